@@ -1,0 +1,64 @@
+//! `cargo bench --bench cold_start`: the interleaved runner first, for all ratios, then criterion for floor and mote, for
+//! baselines over time (`-- --save-baseline NAME`, `-- --baseline NAME`). MOTE_BENCH_RUNS=0 leaves the first out.
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bench::cold_start::{Starter, run};
+use bench::options::{Options, is_bench};
+use bench::process::Warden;
+use bench::subjects::{self, Subjects};
+use criterion::Criterion;
+
+fn main() -> ExitCode {
+    if !is_bench() {
+        println!("cold_start: nothing is timed in a test; run `cargo bench --bench cold_start`");
+        return ExitCode::SUCCESS;
+    }
+    match bench() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cold_start: {}", bench::results::chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench() -> Result<(), Box<dyn Error>> {
+    let options = Options::from_environment()?;
+    let Subjects { present, absent } = subjects::gather(&options)?;
+    let warden = Warden::start()?;
+    let starters = present.into_iter().map(|subject| Starter::new(subject, &warden));
+    let mut starters = starters.collect::<Result<Vec<_>, _>>()?;
+    if options.runs > 0 {
+        run(&mut starters, &absent, &options, &warden)?;
+    }
+    baselines(&mut starters, &warden);
+    Ok(())
+}
+
+/// Criterion knows no peers: it compares what is built here with what was built here before.
+fn baselines(starters: &mut [Starter], warden: &Warden) {
+    let mut criterion = Criterion::default()
+        .sample_size(20)
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(5))
+        .configure_from_args();
+    let mut group = criterion.benchmark_group("cold_start");
+    for starter in starters.iter_mut().filter(|starter| matches!(starter.name(), "floor" | "mote")) {
+        group.bench_function(format!("{}/spawn_to_ready", starter.name()), |bencher| {
+            bencher.iter_custom(|runs| (0..runs).map(|_| ready(starter, warden)).sum());
+        });
+    }
+    group.finish();
+    criterion.final_summary();
+}
+
+/// A figure that leaves out the failures would be a lie, and criterion cannot count them.
+fn ready(starter: &mut Starter, warden: &Warden) -> Duration {
+    match starter.time(warden) {
+        Ok(times) => times.ready,
+        Err(failure) => panic!("{}: {failure}", starter.name()),
+    }
+}

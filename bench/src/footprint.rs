@@ -1,0 +1,202 @@
+//! What a VMM's process holds, as the kernel sees it.
+//!
+//! Memory is what no other process shares: Private_Clean and Private_Dirty in `/proc/PID/smaps` (pages of a binary that only one
+//! process maps count as its own), without the mapping that is the guest's RAM, known by its size. Threads are those that
+//! the program started: KVM adds a worker of the kernel's, the same for everyone.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::{fs, io};
+
+use thiserror::Error;
+
+/// Why a process was not measured.
+#[derive(Debug, Error)]
+pub enum FootprintError {
+    /// What the kernel says of it could not be read.
+    #[error("{path} could not be read")]
+    Read {
+        /// The file or directory.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No mapping is large enough to be the guest's RAM.
+    #[error("no mapping of {0} KiB is in the process: what is the guest's cannot be told")]
+    NoGuestMemory(u64),
+}
+
+/// What one process holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Footprint {
+    /// Private memory outside the guest's, in KiB.
+    pub private_kib: u64,
+    /// Threads that the program started.
+    pub threads: usize,
+    /// Descriptors that it opened or was given.
+    pub descriptors: usize,
+}
+
+impl Footprint {
+    /// Looks at a VMM's process whose guest has `guest_kib` of memory.
+    ///
+    /// # Errors
+    /// When the process is gone, or is no such VMM.
+    pub fn of(process: u32, guest_kib: u64) -> Result<Self, FootprintError> {
+        let smaps = read(&format!("/proc/{process}/smaps"), |path| fs::read_to_string(path))?;
+        let tasks = read(&format!("/proc/{process}/task"), |path| {
+            fs::read_dir(path)?.collect::<Result<Vec<_>, _>>()
+        })?;
+        let opened = read(&format!("/proc/{process}/fd"), descriptors)?;
+        let ours = read("/proc/self/fd", descriptors)?;
+        // A thread that is gone by now was none of an idle machine's.
+        let stats = tasks.iter().filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+        Ok(Self {
+            private_kib: private_kib(&smaps, guest_kib).ok_or(FootprintError::NoGuestMemory(guest_kib))?,
+            threads: stats.filter(|stat| !is_kernel_worker(stat)).count(),
+            descriptors: own_descriptors(&opened, &ours),
+        })
+    }
+}
+
+/// The descriptors in a directory of procfs: number, and what is behind it.
+fn descriptors(path: &str) -> io::Result<Vec<(OsString, PathBuf)>> {
+    let link = |entry: io::Result<fs::DirEntry>| {
+        let entry = entry?;
+        Ok((entry.file_name(), fs::read_link(entry.path()).unwrap_or_default()))
+    };
+    fs::read_dir(path)?.map(link).collect()
+}
+
+/// How many of `descriptors` a machine opened itself, or was given on purpose: the first three. Others that are `ours`,
+/// too, were handed down to this process by a careless parent, and on from here.
+fn own_descriptors(descriptors: &[(OsString, PathBuf)], ours: &[(OsString, PathBuf)]) -> usize {
+    let is_standard = |number: &OsString| ["0", "1", "2"].iter().any(|standard| number == standard);
+    descriptors.iter().filter(|one| is_standard(&one.0) || !ours.contains(one)).count()
+}
+
+fn read<T>(path: &str, read: impl FnOnce(&str) -> io::Result<T>) -> Result<T, FootprintError> {
+    read(path).map_err(|source| FootprintError::Read { path: path.to_owned(), source })
+}
+
+/// Whether a task's `stat` line is a thread that the kernel runs in the process's name (kvm-nx-lpage-recovery).
+fn is_kernel_worker(stat: &str) -> bool {
+    /// PF_USER_WORKER in Linux's include/linux/sched.h.
+    const USER_WORKER: u64 = 0x4000;
+    // After the name, which may hold anything: state, ppid, pgrp, session, tty_nr, tpgid, flags.
+    let flags =
+        stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(6)?.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & USER_WORKER != 0)
+}
+
+/// The private memory in all mappings smaller than the guest; `None` if none is as large as it.
+fn private_kib(smaps: &str, guest_kib: u64) -> Option<u64> {
+    let (mut sum, mut is_guest, mut found) = (0, false, false);
+    for line in smaps.lines() {
+        let Some((key, kib)) = field(line) else { continue };
+        match key {
+            // The first field of every mapping.
+            "Size" => {
+                is_guest = kib >= guest_kib;
+                found |= is_guest;
+            }
+            "Private_Clean" | "Private_Dirty" if !is_guest => sum += kib,
+            _ => {}
+        }
+    }
+    found.then_some(sum)
+}
+
+/// `Key:   123 kB`
+fn field(line: &str) -> Option<(&str, u64)> {
+    let (key, value) = line.split_once(':')?;
+    Some((key, value.trim().strip_suffix(" kB")?.parse().ok()?))
+}
+
+/// Whether an ELF64 file names no interpreter: the kernel runs it without a dynamic linker.
+#[must_use]
+pub fn is_static(elf: &[u8]) -> bool {
+    const INTERPRETER: u64 = 3;
+    let number = |offset: usize, size: usize| {
+        let bytes = elf.get(offset..offset.checked_add(size)?)?;
+        Some(bytes.iter().rev().fold(0, |value, &byte| (value << 8) | u64::from(byte)))
+    };
+    let types = || {
+        let (start, size, count) = (number(0x20, 8)?, number(0x36, 2)?, number(0x38, 2)?);
+        (0..count)
+            .map(|index| number(usize::try_from(start.checked_add(index * size)?).ok()?, 4))
+            .collect::<Option<Vec<_>>>()
+    };
+    elf.starts_with(b"\x7fELF\x02") && types().is_some_and(|types| !types.contains(&INTERPRETER))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMAPS: &str = "\
+00400000-00500000 r-xp 00000000 08:01 42 /bin/vmm
+Size:               1024 kB
+Rss:                 100 kB
+Private_Clean:        20 kB
+Private_Dirty:         3 kB
+VmFlags: rd ex mr mw me
+7f0000000000-7f0008000000 rw-p 00000000 00:00 0
+Size:             131072 kB
+Private_Clean:         0 kB
+Private_Dirty:     50000 kB
+7ffc00000000-7ffc00021000 rw-p 00000000 00:00 0 [stack]
+Size:                132 kB
+Private_Clean:         0 kB
+Private_Dirty:        12 kB
+";
+
+    #[test]
+    fn guest_memory_is_not_counted() {
+        assert_eq!(private_kib(SMAPS, 128 * 1024), Some(35));
+    }
+
+    #[test]
+    fn a_process_without_guest_memory_is_no_machine() {
+        assert_eq!(private_kib(SMAPS, 128 * 1024 + 1), None);
+        assert_eq!(private_kib("", 1), None);
+    }
+
+    #[test]
+    fn kernel_workers_are_told_from_threads() {
+        assert!(is_kernel_worker("18035 (kvm-nx-lpage-re) S 18030 18030 10047 0 -1 4210752 0 0 0"));
+        assert!(!is_kernel_worker("18032 (a) b (c) S 18030 18030 10047 0 -1 4194304 0 0 0"));
+        assert!(!is_kernel_worker(""));
+    }
+
+    #[test]
+    fn what_we_inherited_is_no_machines_own() {
+        let descriptor = |number: &str, target: &str| (OsString::from(number), PathBuf::from(target));
+        let ours = [descriptor("0", "/dev/null"), descriptor("3", "pipe:[7]"), descriptor("10", "/dev/null")];
+        let machine =
+            [descriptor("0", "/dev/null"), descriptor("3", "/dev/kvm"), descriptor("10", "/dev/null")];
+        assert_eq!(own_descriptors(&machine, &ours), 2);
+    }
+
+    #[test]
+    fn this_process_has_a_footprint_but_no_guest() {
+        assert!(matches!(Footprint::of(std::process::id(), 1 << 40), Err(FootprintError::NoGuestMemory(_))));
+        let missing = Footprint::of(u32::MAX, 1).unwrap_err().to_string();
+        assert_eq!(missing, "/proc/4294967295/smaps could not be read");
+    }
+
+    #[test]
+    fn a_static_binary_names_no_interpreter() {
+        let elf = |kind: u8| {
+            let mut elf = vec![0; 64 + 2 * 56];
+            elf[..5].copy_from_slice(b"\x7fELF\x02");
+            (elf[0x20], elf[0x36], elf[0x38]) = (64, 56, 2);
+            (elf[64], elf[64 + 56]) = (1, kind);
+            elf
+        };
+        assert!(is_static(&elf(1)));
+        assert!(!is_static(&elf(3)));
+        assert!(!is_static(&elf(1)[..100]), "a file that is cut off proves nothing");
+        assert!(!is_static(b"#!/bin/sh\n"));
+    }
+}

@@ -1,0 +1,105 @@
+//! What a figure was measured on.
+
+use std::fs;
+
+use serde::Serialize;
+
+/// A host's fingerprint. What could not be found out is empty or 0.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Host {
+    /// The processor's name.
+    pub cpu: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// The module that runs KVM's guests.
+    pub kvm: String,
+    /// How many processors are online.
+    pub cpus: usize,
+    /// Memory, in MiB.
+    pub memory_mib: u64,
+    /// Transparent huge pages: always, madvise or never.
+    pub thp: String,
+    /// The load average of the last minute, when the run began.
+    pub load: f64,
+}
+
+impl Host {
+    /// This host.
+    #[must_use]
+    pub fn detect() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let module = ["kvm_intel", "kvm_amd", "kvm_pvm"]
+            .into_iter()
+            .find(|module| fs::exists(format!("/sys/module/{module}")).unwrap_or(false));
+        Self::parse(&Sources {
+            cpuinfo: &read("/proc/cpuinfo"),
+            meminfo: &read("/proc/meminfo"),
+            osrelease: &read("/proc/sys/kernel/osrelease"),
+            thp: &read("/sys/kernel/mm/transparent_hugepage/enabled"),
+            loadavg: &read("/proc/loadavg"),
+            kvm: module.unwrap_or_default(),
+        })
+    }
+
+    fn parse(sources: &Sources<'_>) -> Self {
+        let after_colon = |text: &str, key: &str| {
+            let line = text.lines().find(|line| line.starts_with(key))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        };
+        let kib: Option<u64> =
+            after_colon(sources.meminfo, "MemTotal").and_then(|size| size.split(' ').next()?.parse().ok());
+        let thp = sources.thp.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+        Self {
+            cpu: after_colon(sources.cpuinfo, "model name").unwrap_or_default(),
+            kernel: sources.osrelease.trim().to_owned(),
+            kvm: sources.kvm.to_owned(),
+            cpus: sources.cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
+            memory_mib: kib.unwrap_or_default() / 1024,
+            thp: thp.map(|(chosen, _)| chosen.to_owned()).unwrap_or_default(),
+            load: sources.loadavg.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default(),
+        }
+    }
+}
+
+/// The files that a fingerprint is read from.
+struct Sources<'a> {
+    cpuinfo: &'a str,
+    meminfo: &'a str,
+    osrelease: &'a str,
+    thp: &'a str,
+    loadavg: &'a str,
+    kvm: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_read_from_procfs() {
+        let host = Host::parse(&Sources {
+            cpuinfo: "processor\t: 0\nmodel name\t: A CPU @ 3 GHz\n\nprocessor\t: 1\nmodel name\t: A CPU @ 3 GHz\n",
+            meminfo: "MemTotal:       24684160 kB\nMemFree:         1 kB\n",
+            osrelease: "6.18.0\n",
+            thp: "always [madvise] never\n",
+            loadavg: "0.52 0.58 0.59 1/467 12345\n",
+            kvm: "kvm_amd",
+        });
+        let expected = Host {
+            cpu: "A CPU @ 3 GHz".into(),
+            kernel: "6.18.0".into(),
+            kvm: "kvm_amd".into(),
+            cpus: 2,
+            memory_mib: 24105,
+            thp: "madvise".into(),
+            load: 0.52,
+        };
+        assert_eq!(host, expected);
+    }
+
+    #[test]
+    fn what_is_not_there_is_empty() {
+        let nothing = Sources { cpuinfo: "", meminfo: "", osrelease: "", thp: "", loadavg: "", kvm: "" };
+        assert_eq!(Host::parse(&nothing), Host::default());
+    }
+}

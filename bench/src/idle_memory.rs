@@ -1,0 +1,202 @@
+//! What a machine costs that waits: memory of its own outside the guest's, threads, descriptors, and the binary's size.
+//!
+//! Many machines live at once, so that pages which they share count for none of them; one subject after the other, since
+//! they do not disturb what another one holds.
+
+use std::time::Duration;
+use std::{error, fs, thread};
+
+use crate::binaries;
+use crate::footprint::{Footprint, is_static};
+use crate::options::Options;
+use crate::process::Warden;
+use crate::results::{Measurement, Run, Samples, chain};
+use crate::statistics::Summary;
+use crate::subjects::{self, Absent, Job, MEMORY_MIB, Mode, Subject};
+use crate::table::table;
+
+/// A machine that is not ready by then has failed.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Time for the last machine to come to rest.
+const SETTLE: Duration = Duration::from_millis(500);
+/// QEMU's machines cost so much more that fewer of them tell it.
+const FEW: usize = 10;
+
+/// What is promised of mote: at most so much of each metric, and a static binary.
+const PROMISES: [(&str, f64); 4] =
+    [("private_memory", 140.0), ("threads", 2.0), ("descriptors", 16.0), ("binary_size", 4096.0)];
+
+/// All that is known of one subject.
+struct Findings {
+    name: &'static str,
+    version: String,
+    is_static: bool,
+    metrics: Vec<Metric>,
+}
+
+struct Metric {
+    name: &'static str,
+    unit: &'static str,
+    samples: Vec<f64>,
+    summary: Summary,
+}
+
+/// Measures one subject after the other, prints what came of it, and appends it to the results.
+///
+/// # Errors
+/// When results cannot be kept. A subject that fails is part of what is printed.
+pub fn run(
+    subjects: &[Box<dyn Subject>],
+    absent: &[Absent],
+    options: &Options,
+    warden: &Warden,
+) -> Result<(), Box<dyn error::Error>> {
+    let run = Run::begin("idle_memory", options.seed, binaries::commit());
+    println!("idle_memory: {} machines at once, commit {}", options.machines, run.commit);
+    let (mut all, mut failed) = (Vec::new(), Vec::new());
+    for subject in subjects {
+        let machines =
+            if subject.name() == "qemu-microvm" { FEW.min(options.machines) } else { options.machines };
+        match measure(&**subject, machines, warden) {
+            Ok(findings) => all.push(findings),
+            Err(error) => failed.push((subject.name(), chain(&*error))),
+        }
+    }
+    println!("\n{}", report(&all));
+    for (name, error) in failed {
+        println!("failed: {name}: {error}");
+    }
+    for Absent { name, reason } in absent {
+        println!("absent: {name}: {reason}");
+    }
+    for line in promises(&all) {
+        println!("{line}");
+    }
+    keep(&run, &all)
+}
+
+/// Starts the machines, looks at each, and ends them.
+fn measure(
+    subject: &dyn Subject,
+    machines: usize,
+    warden: &Warden,
+) -> Result<Findings, Box<dyn error::Error>> {
+    let job = Job::new(Mode::Idle, warden.directory())?;
+    let mut command = subjects::command(subject, &job)?;
+    let mut live = Vec::with_capacity(machines);
+    for _ in 0..machines {
+        let mut machine = warden.spawn(&mut command, &job.file("stderr"))?;
+        machine.wait_until_ready(LIMIT)?;
+        live.push(machine);
+    }
+    thread::sleep(SETTLE);
+    let footprints = live
+        .iter()
+        .map(|machine| Footprint::of(machine.id(), MEMORY_MIB * 1024))
+        .collect::<Result<Vec<_>, _>>()?;
+    let binary = fs::read(subject.executable())?;
+    let series: [(_, _, Vec<f64>); 4] = [
+        ("private_memory", "KiB", footprints.iter().map(|one| one.private_kib as f64).collect()),
+        ("threads", "1", footprints.iter().map(|one| one.threads as f64).collect()),
+        ("descriptors", "1", footprints.iter().map(|one| one.descriptors as f64).collect()),
+        ("binary_size", "KiB", vec![binary.len() as f64 / 1024.0]),
+    ];
+    let metric = |(name, unit, samples): (_, _, Vec<f64>)| {
+        Some(Metric { name, unit, summary: Summary::of(&samples)?, samples })
+    };
+    Ok(Findings {
+        name: subject.name(),
+        version: subject.version(),
+        is_static: is_static(&binary),
+        metrics: series.into_iter().filter_map(metric).collect(),
+    })
+}
+
+fn report(all: &[Findings]) -> String {
+    let heads = [
+        "subject",
+        "live",
+        "private KiB: min",
+        "p50",
+        "p99",
+        "threads",
+        "descriptors",
+        "binary KiB",
+        "static",
+    ];
+    let row = |findings: &Findings| {
+        let summary = |name| findings.metrics.iter().find(|it| it.name == name).map(|it| it.summary);
+        let figure = |name, of: fn(Summary) -> f64| {
+            summary(name).map(|it| format!("{:.0}", of(it))).unwrap_or_default()
+        };
+        vec![
+            findings.name.to_owned(),
+            figure("private_memory", |it| it.n as f64),
+            figure("private_memory", |it| it.min),
+            figure("private_memory", |it| it.p50),
+            figure("private_memory", |it| it.p99),
+            figure("threads", |it| it.p99),
+            figure("descriptors", |it| it.p99),
+            figure("binary_size", |it| it.p50),
+            if findings.is_static { "yes" } else { "no" }.to_owned(),
+        ]
+    };
+    table(&heads, &all.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Whether each promise was kept in this run: none, without mote.
+fn promises(all: &[Findings]) -> Vec<String> {
+    let Some(mote) = all.iter().find(|findings| findings.name == "mote") else { return Vec::new() };
+    let kept = |kept| if kept { "kept" } else { "NOT KEPT" };
+    let mut lines: Vec<String> = PROMISES
+        .iter()
+        .filter_map(|&(name, limit)| {
+            let Metric { unit, summary, .. } = mote.metrics.iter().find(|metric| metric.name == name)?;
+            let unit = if *unit == "1" { "" } else { unit };
+            let outcome = kept(summary.p50 <= limit);
+            Some(format!("promise: mote's {name} <= {limit} {unit}: {outcome}: {:.0}", summary.p50))
+        })
+        .collect();
+    lines.push(format!("promise: mote's binary is static: {}", kept(mote.is_static)));
+    lines
+}
+
+fn keep(run: &Run, all: &[Findings]) -> Result<(), Box<dyn error::Error>> {
+    let directory = binaries::results_directory()?;
+    let (results, samples) = (directory.join("results.jsonl"), directory.join("idle_memory-samples.jsonl"));
+    for findings in all {
+        let (subject, version, failures) = (findings.name, &*findings.version, 0);
+        for Metric { name: metric, unit, samples: values, summary } in &findings.metrics {
+            let summary = *summary;
+            run.append(&results, &Measurement { subject, version, metric, unit, failures, summary })?;
+            let values: Vec<_> = values.iter().copied().map(Some).collect();
+            run.append(&samples, &Samples { subject, metric, unit, samples: &values })?;
+        }
+    }
+    println!("results: {}\nsamples: {}", results.display(), samples.display());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn promises_name_what_was_found() {
+        let metric = |name, value| Metric {
+            name,
+            unit: "KiB",
+            samples: vec![value],
+            summary: Summary::of(&[value]).unwrap(),
+        };
+        let metrics = vec![metric("private_memory", 120.0), metric("binary_size", 5000.0)];
+        let mote = Findings { name: "mote", version: String::new(), is_static: true, metrics };
+        let expected = [
+            "promise: mote's private_memory <= 140 KiB: kept: 120",
+            "promise: mote's binary_size <= 4096 KiB: NOT KEPT: 5000",
+            "promise: mote's binary is static: kept",
+        ];
+        assert_eq!(promises(&[mote]), expected);
+        assert!(promises(&[]).is_empty());
+    }
+}

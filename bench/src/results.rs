@@ -1,0 +1,193 @@
+//! Results as lines of JSON, appended to files that scripts read.
+
+use std::error::Error;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::host::Host;
+use crate::statistics::{Ratio, Summary};
+
+/// Results could not be kept.
+#[derive(Debug, Error)]
+#[error("{path} could not be written: is the target directory writable?")]
+pub struct ResultsError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// What all results of one run have in common.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// Which bench.
+    pub bench: &'static str,
+    /// When it began, in seconds since 1970.
+    pub started: u64,
+    /// The seed of its random order.
+    pub seed: u64,
+    /// The commit that floor and mote were built from.
+    pub commit: String,
+    /// Where it ran.
+    pub host: Host,
+}
+
+/// A subject's samples of one metric, summarised.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measurement<'a> {
+    /// Whose.
+    pub subject: &'a str,
+    /// What that subject says of its version.
+    pub version: &'a str,
+    /// Of what.
+    pub metric: &'a str,
+    /// The unit of the summary.
+    pub unit: &'static str,
+    /// How many runs failed, and are not in the summary.
+    pub failures: usize,
+    /// The samples.
+    #[serde(flatten)]
+    pub summary: Summary,
+}
+
+/// How two subjects' medians compare.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison<'a> {
+    /// Whose median.
+    pub subject: &'a str,
+    /// Of what.
+    pub metric: &'a str,
+    /// By whose median it is divided.
+    pub relative_to: &'a str,
+    /// Always `ratio`.
+    pub unit: &'static str,
+    /// From how many rounds.
+    pub n: usize,
+    /// The ratio.
+    #[serde(flatten)]
+    pub ratio: Ratio,
+}
+
+/// The samples themselves, in the order in which they were taken.
+#[derive(Clone, Debug, Serialize)]
+pub struct Samples<'a> {
+    /// Whose.
+    pub subject: &'a str,
+    /// Of what.
+    pub metric: &'a str,
+    /// The unit.
+    pub unit: &'static str,
+    /// One for each run; none where it failed.
+    pub samples: &'a [Option<f64>],
+}
+
+impl Run {
+    /// A run that begins now, here.
+    #[must_use]
+    pub fn begin(bench: &'static str, seed: u64, commit: String) -> Self {
+        let started = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+        Self { bench, started, seed, commit, host: Host::detect() }
+    }
+
+    /// Appends one result of this run to `file`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn append(&self, file: &Path, result: &impl Serialize) -> Result<(), ResultsError> {
+        let failed = |source| ResultsError { path: file.to_owned(), source };
+        if let Some(directory) = file.parent() {
+            fs::create_dir_all(directory).map_err(failed)?;
+        }
+        let line = self.line(result).map_err(|error| failed(error.into()))?;
+        let mut file = OpenOptions::new().create(true).append(true).open(file).map_err(failed)?;
+        file.write_all(line.as_bytes()).map_err(failed)
+    }
+
+    fn line(&self, result: &impl Serialize) -> serde_json::Result<String> {
+        #[derive(Serialize)]
+        struct Line<'a, R: Serialize> {
+            #[serde(flatten)]
+            result: &'a R,
+            #[serde(flatten)]
+            run: &'a Run,
+        }
+        Ok(serde_json::to_string(&Line { result, run: self })? + "\n")
+    }
+}
+
+/// An error and its sources in one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let (mut line, mut source) = (error.to_string(), error.source());
+    while let Some(error) = source {
+        line = format!("{line}: {error}");
+        source = error.source();
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn run() -> Run {
+        let host = Host { cpu: "A CPU".into(), kvm: "kvm_amd".into(), cpus: 2, load: 0.5, ..Host::default() };
+        Run { bench: "cold_start", started: 1_700_000_000, seed: 7, commit: "abc-dirty".into(), host }
+    }
+
+    #[test]
+    fn a_result_is_one_flat_line() {
+        let summary = Summary { n: 200, min: 1.5, p50: 2.0, p99: 3.0, mean: 2.25 };
+        let (subject, version, metric, unit) = ("mote", "mote 0.1.0", "spawn_to_ready", "ms");
+        let line = run().line(&Measurement { subject, version, metric, unit, failures: 1, summary }).unwrap();
+        assert_eq!(line.matches('\n').count(), 1);
+        let expected = json!({
+            "bench": "cold_start", "subject": "mote", "version": "mote 0.1.0", "metric": "spawn_to_ready",
+            "unit": "ms", "n": 200, "failures": 1, "min": 1.5, "p50": 2.0, "p99": 3.0, "mean": 2.25,
+            "started": 1_700_000_000, "seed": 7, "commit": "abc-dirty",
+            "host": {"cpu": "A CPU", "kernel": "", "kvm": "kvm_amd", "cpus": 2, "memory_mib": 0, "thp": "",
+                     "load": 0.5},
+        });
+        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_comparison_names_both_sides() {
+        let ratio = Ratio { ratio: 1.1, low: 1.0, high: 1.2 };
+        let (subject, metric, relative_to) = ("mote", "spawn_to_ready", "floor");
+        let line =
+            run().line(&Comparison { subject, metric, relative_to, unit: "ratio", n: 200, ratio }).unwrap();
+        let line: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(
+            (&line["relative_to"], &line["ratio"], &line["low"]),
+            (&json!("floor"), &json!(1.1), &json!(1.0))
+        );
+    }
+
+    #[test]
+    fn lines_are_appended() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("bench/samples.jsonl");
+        for _ in 0..2 {
+            let samples = Samples { subject: "floor", metric: "m", unit: "ms", samples: &[Some(1.0), None] };
+            run().append(&file, &samples).unwrap();
+        }
+        let text = fs::read_to_string(file).unwrap();
+        assert_eq!(text.lines().count(), 2);
+        assert_eq!(
+            serde_json::from_str::<Value>(text.lines().next().unwrap()).unwrap()["samples"],
+            json!([1.0, null])
+        );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_named() {
+        let error = run().append(Path::new("/dev/null/results.jsonl"), &json!({})).unwrap_err();
+        assert!(error.to_string().starts_with("/dev/null/results.jsonl could not be written"), "{error}");
+    }
+}

@@ -1,0 +1,155 @@
+//! A few figures about many, and how far to trust a ratio.
+
+use fastrand::Rng;
+use serde::Serialize;
+
+/// How many times a ratio is computed anew for its confidence interval.
+const RESAMPLES: usize = 2000;
+
+/// What a set of samples comes to, in their unit.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Summary {
+    /// How many there are.
+    pub n: usize,
+    /// The smallest.
+    pub min: f64,
+    /// The median.
+    pub p50: f64,
+    /// The 99th percentile.
+    pub p99: f64,
+    /// The arithmetic mean.
+    pub mean: f64,
+}
+
+impl Summary {
+    /// Summarises `samples`; `None` if there are none.
+    #[must_use]
+    pub fn of(samples: &[f64]) -> Option<Self> {
+        let mut sorted = samples.to_vec();
+        sorted.sort_unstable_by(f64::total_cmp);
+        Some(Self {
+            n: sorted.len(),
+            min: *sorted.first()?,
+            p50: percentile(&sorted, 0.50),
+            p99: percentile(&sorted, 0.99),
+            mean: sorted.iter().sum::<f64>() / sorted.len() as f64,
+        })
+    }
+}
+
+/// A ratio of two medians with the interval that holds the true one in 95 of 100 such runs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Ratio {
+    /// The ratio in this run.
+    pub ratio: f64,
+    /// The interval's lower end.
+    pub low: f64,
+    /// The interval's upper end.
+    pub high: f64,
+}
+
+impl Ratio {
+    /// The median of the pairs' first numbers by the median of their second ones; `None` without pairs.
+    ///
+    /// A pair holds what two subjects took in one round of an interleaved run. The interval is a percentile bootstrap over
+    /// rounds, not over samples: what else the machine did in a round hit both.
+    #[must_use]
+    pub fn of_medians(pairs: &[(f64, f64)], random: &mut Rng) -> Option<Self> {
+        if pairs.is_empty() {
+            return None;
+        }
+        let ratio = median_ratio(pairs);
+        let mut resample = || {
+            let drawn: Vec<_> = pairs.iter().map(|_| pairs[random.usize(..pairs.len())]).collect();
+            median_ratio(&drawn)
+        };
+        let mut ratios: Vec<f64> = (0..RESAMPLES).map(|_| resample()).collect();
+        ratios.sort_unstable_by(f64::total_cmp);
+        Some(Self { ratio, low: percentile(&ratios, 0.025), high: percentile(&ratios, 0.975) })
+    }
+}
+
+fn median_ratio(pairs: &[(f64, f64)]) -> f64 {
+    let median = |side: fn(&(f64, f64)) -> f64| {
+        let mut sorted: Vec<f64> = pairs.iter().map(side).collect();
+        sorted.sort_unstable_by(f64::total_cmp);
+        percentile(&sorted, 0.5)
+    };
+    median(|pair| pair.0) / median(|pair| pair.1)
+}
+
+/// The value below which `share` (0 to 1) of `sorted` lies, interpolated between the two nearest. There must be one.
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let rank = share * (sorted.len() - 1) as f64;
+    let (below, above) = (sorted[rank.floor() as usize], sorted[rank.ceil() as usize]);
+    below + (above - below) * rank.fract()
+}
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+    use proptest::prelude::{prop_assert, proptest};
+
+    use super::*;
+
+    #[test]
+    fn a_summary_of_a_hundred_and_one() {
+        let samples: Vec<f64> = (0..=100).rev().map(f64::from).collect();
+        let summary = Summary::of(&samples).unwrap();
+        assert_eq!(summary, Summary { n: 101, min: 0.0, p50: 50.0, p99: 99.0, mean: 50.0 });
+    }
+
+    #[test]
+    fn summaries_of_few() {
+        assert_eq!(Summary::of(&[]), None);
+        assert_eq!(Summary::of(&[7.0]), Some(Summary { n: 1, min: 7.0, p50: 7.0, p99: 7.0, mean: 7.0 }));
+        let two = Summary::of(&[1.0, 3.0]).unwrap();
+        assert_eq!((two.p50, two.mean), (2.0, 2.0));
+        assert!((two.p99 - 2.98).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_ratio_without_spread_is_certain() {
+        let ratio = Ratio::of_medians(&[(3.0, 2.0); 10], &mut Rng::with_seed(1)).unwrap();
+        assert_eq!(ratio, Ratio { ratio: 1.5, low: 1.5, high: 1.5 });
+        assert_eq!(Ratio::of_medians(&[], &mut Rng::with_seed(1)), None);
+    }
+
+    /// Noise that hits both subjects of a round cancels out of neither median, but widens the interval little.
+    #[test]
+    fn an_interval_holds_the_truth() {
+        let mut random = Rng::with_seed(7);
+        let pairs: Vec<_> = (0..200)
+            .map(|_| {
+                let (mut noise, load) = (|| 1.0 + random.f64() * 0.2, 5.0);
+                (1.2 * load * noise(), load * noise())
+            })
+            .collect();
+        let ratio = Ratio::of_medians(&pairs, &mut Rng::with_seed(1)).unwrap();
+        assert!(ratio.low < 1.2 && 1.2 < ratio.high, "{ratio:?}");
+        assert!(ratio.high - ratio.low < 0.1, "{ratio:?}");
+    }
+
+    #[test]
+    fn a_seed_repeats_an_interval() {
+        let pairs: Vec<_> = (1..50).map(|n| (f64::from(n), f64::from(n * n))).collect();
+        let interval = || Ratio::of_medians(&pairs, &mut Rng::with_seed(3));
+        assert_eq!(interval(), interval());
+    }
+
+    proptest! {
+        #[test]
+        fn a_summary_is_ordered(samples in proptest::collection::vec(0.0..1e9, 1..300)) {
+            let summary = Summary::of(&samples).unwrap();
+            let largest = samples.iter().copied().fold(0.0, f64::max);
+            prop_assert!(summary.min <= summary.p50 && summary.p50 <= summary.p99 && summary.p99 <= largest);
+            prop_assert!(summary.min <= summary.mean * (1.0 + 1e-9) && summary.mean <= largest * (1.0 + 1e-9));
+        }
+
+        #[test]
+        fn a_ratio_lies_in_its_interval(pairs in proptest::collection::vec((1.0..1e6, 1.0..1e6), 1..20)) {
+            let ratio = Ratio::of_medians(&pairs, &mut Rng::with_seed(1)).unwrap();
+            prop_assert!(ratio.low <= ratio.high && ratio.low.is_finite() && ratio.high.is_finite());
+        }
+    }
+}

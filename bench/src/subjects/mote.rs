@@ -1,0 +1,27 @@
+//! mote, as `mote run` starts by default: the machine that also boots Linux.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Job, Subject};
+
+pub(super) const NAME: &str = "mote";
+
+/// mote, by its executable.
+pub(super) struct Mote(pub(super) PathBuf);
+
+impl Subject for Mote {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn executable(&self) -> &Path {
+        &self.0
+    }
+
+    /// The guest is embedded, and 128 MiB and one vCPU are what a machine has unless told otherwise.
+    fn arguments(&self, job: &Job) -> io::Result<Vec<OsString>> {
+        Ok(["run", "--cmdline", job.command_line()].map(OsString::from).into())
+    }
+}

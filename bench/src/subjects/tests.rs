@@ -1,0 +1,92 @@
+use std::fs;
+
+use super::*;
+
+fn job(mode: Mode) -> Job {
+    Job::new(mode, &std::env::temp_dir()).unwrap()
+}
+
+fn arguments(subject: &dyn Subject, job: &Job) -> Vec<String> {
+    subject.arguments(job).unwrap().into_iter().map(|argument| argument.into_string().unwrap()).collect()
+}
+
+#[test]
+fn floor_takes_the_command_line_alone() {
+    let job = job(Mode::Idle);
+    assert_eq!(arguments(&floor::Floor("floor".into()), &job), ["mode=idle"]);
+}
+
+#[test]
+fn mote_runs_its_default_machine() {
+    let job = job(Mode::Ready);
+    assert_eq!(arguments(&mote::Mote("mote".into()), &job), ["run", "--cmdline", "mode=ready"]);
+}
+
+#[test]
+fn firecracker_reads_a_file() {
+    let job = job(Mode::Ready);
+    let arguments = arguments(&firecracker::Firecracker("firecracker".into()), &job);
+    assert_eq!(arguments[..4], ["--no-api", "--level", "Off", "--config-file"]);
+    let configuration: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&arguments[4]).unwrap()).unwrap();
+    let expected = serde_json::json!({
+        "boot-source": {"kernel_image_path": job.kernel(), "boot_args": "mode=ready"},
+        "drives": [],
+        "machine-config": {"vcpu_count": 1, "mem_size_mib": 128},
+    });
+    assert_eq!(configuration, expected);
+}
+
+#[test]
+fn cloud_hypervisor_has_a_serial_port_and_no_other_console() {
+    let job = job(Mode::Ready);
+    let arguments = arguments(&cloud_hypervisor::CloudHypervisor("cloud-hypervisor".into()), &job).join(" ");
+    let kernel = job.kernel();
+    let expected =
+        "--cpus boot=1 --memory size=128M --serial tty --console off --cmdline mode=ready --kernel";
+    assert_eq!(arguments, format!("{expected} {}", kernel.display()));
+}
+
+#[test]
+fn qemu_leaves_out_what_it_can() {
+    let job = job(Mode::Ready);
+    let arguments = arguments(&qemu::Qemu("qemu".into()), &job).join(" ");
+    let kernel = job.kernel();
+    let expected = "-M microvm,accel=kvm,x-option-roms=off,pit=off,pic=off,rtc=off,acpi=off,isa-serial=on,\
+                    auto-kernel-cmdline=off -cpu host -smp 1 -m 128M -no-user-config -nodefaults -no-reboot \
+                    -display none -serial stdio -append mode=ready -kernel";
+    assert_eq!(arguments, format!("{expected} {}", kernel.display()));
+}
+
+#[test]
+fn the_guest_is_on_disk_as_long_as_the_job() {
+    let job = job(Mode::Ready);
+    let kernel = job.kernel();
+    assert_eq!(fs::read(&kernel).unwrap(), guest_kernel::ELF);
+    drop(job);
+    assert!(!kernel.exists());
+}
+
+#[test]
+fn an_absent_peer_is_named() {
+    let absent = PEERS[0].find(None, OsStr::new("/nonexistent:/dev")).unwrap_err();
+    assert_eq!(absent.name, "firecracker");
+    assert_eq!(absent.reason, "firecracker is not on PATH, and MOTE_PEER_FIRECRACKER is not set");
+    let absent = PEERS[2].find(Some(OsStr::new("/dev/null")), OsStr::new("/bin")).unwrap_err();
+    assert_eq!(
+        (absent.name, &*absent.reason),
+        ("qemu-microvm", "MOTE_PEER_QEMU=/dev/null is no executable file")
+    );
+}
+
+#[test]
+fn a_peer_is_found_where_the_variable_says_or_on_the_path() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("cloud-hypervisor");
+    fs::write(&file, "").unwrap();
+    let find = |named: Option<&OsStr>| PEERS[1].find(named, directory.path().as_os_str());
+    assert!(find(None).is_err(), "it is not executable");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(find(None), Ok(file.clone()));
+    assert_eq!(find(Some(OsStr::new("/bin/sh"))), Ok("/bin/sh".into()));
+}

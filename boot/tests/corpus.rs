@@ -1,0 +1,38 @@
+//! Runs what the fuzz targets run on the inputs that are kept, so that a finding stays fixed on every toolchain.
+
+use std::fs;
+use std::path::Path;
+
+#[path = "../fuzz/cmdline.rs"]
+mod cmdline;
+#[path = "../fuzz/image.rs"]
+mod image;
+#[path = "../fuzz/unpack.rs"]
+mod unpack;
+
+fn replay(target: &str, check: fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut count = 0;
+    for entry in fs::read_dir(&folder).expect("the corpus is part of the source") {
+        let path = entry.expect("a readable folder").path();
+        eprintln!("{}", path.display());
+        check(&fs::read(&path).expect("a readable file"));
+        count += 1;
+    }
+    assert!(count > 0, "no input in {}", folder.display());
+}
+
+#[test]
+fn image_corpus() {
+    replay("image", image::check);
+}
+
+#[test]
+fn unpack_corpus() {
+    replay("unpack", unpack::check);
+}
+
+#[test]
+fn cmdline_corpus() {
+    replay("cmdline", cmdline::check);
+}

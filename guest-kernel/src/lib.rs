@@ -1,0 +1,31 @@
+//! The guest that mote carries: one small ELF file, built from `guest-kernel/program` together with this crate.
+//!
+//! Any VMM boots it: by the 64-bit entry of the Linux boot protocol (the ELF's entry point) or by PVH (its note). This
+//! crate does not load or run the file: `boot` knows how, and `vmm` does it.
+//!
+//! The kernel command line picks the job. Words the guest does not know are passed over; the first `mode=` counts.
+//!
+//! | Words | Job |
+//! |---|---|
+//! | `mode=ready` (default) | say READY, power off |
+//! | `mode=idle` | READY, then halt: for ever, or on mote until the power button is pressed |
+//! | `mode=spin` | READY, then keep the processor busy for ever |
+//! | `mode=echo` | READY, then send back each serial line as `ECHO <line>`; the line `exit` ends it |
+//! | `mode=exits n=N ioeventfd=ADDRESS` | what an exit costs by kind: TSC cycles, least, median, mean |
+//! | `mode=touch mb=N` | READY after a write to each page of N MiB (all RAM without `mb=`) |
+//! | `mode=cpus`, `mode=mem` | CPUID leaves, memory map |
+//! | `mode=tick n=N` | one line for each of N timer interrupts, 100 ms apart |
+//! | `mode=flood kb=N` or `mb=N`, `poll=1` | that much text on the serial port; with `poll=1` none of it faster than it takes it |
+//! | `mode=panic` | report a panic through pvpanic |
+//! | `mode=triple`, `mode=fault`, `mode=bad` | triple fault; unhandled exception in ring 3; `int3` in ring 0, which a KVM that emulates ring 0 cannot execute |
+//! | `status=N` | with any mode: the byte for mote's debug port 0xf4 before power-off |
+//!
+//! Output is lines of `key=value` on COM1. READY is the first of them; on mote a byte on port 0xf5 comes before it. Results
+//! open with `mote-guest proto=1`. Trouble is a line `error=REASON detail=DETAIL` or `exception vector=..`, and a status
+//! that is not 0: 2 for a wrong command line, 3 where the machine lacks what the job needs, 4 after an exception or panic.
+
+/// The guest's ELF file: static, linked at 1 MiB, one loadable segment that starts with the file and has no part beyond it.
+pub static ELF: &[u8] = include_bytes!(env!("MOTE_GUEST_ELF"));
+
+#[cfg(test)]
+mod tests;

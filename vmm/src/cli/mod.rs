@@ -1,0 +1,64 @@
+//! The command line: one file per subcommand.
+
+mod doctor;
+mod guest;
+mod run;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::outcome::{EXIT_ERROR, EXIT_USAGE};
+use crate::timeline::{Phase, Timeline};
+
+/// Starts microVMs on Linux KVM.
+#[derive(Parser)]
+#[command(name = "mote", version, disable_help_subcommand = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a machine on this terminal until its guest ends; without a kernel, the guest inside mote
+    Run(Box<run::RunArgs>),
+    /// Write the guest inside mote to a file, to boot it under another VMM
+    Guest(guest::GuestArgs),
+    /// Say what this host can do, and the cure for what it cannot
+    Doctor,
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let timeline = Timeline::default();
+    timeline.mark(Phase::Exec);
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    match cli.command {
+        Command::Run(args) => run::run(&args, timeline),
+        Command::Guest(args) => guest::run(&args),
+        Command::Doctor => doctor::run(),
+    }
+}
+
+/// Prints help or what is wrong with the flags.
+fn refuse(error: &clap::Error) -> ExitCode {
+    // A closed stderr or stdout leaves nobody to tell.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
+}
+
+/// Says one line on stderr.
+fn say(line: &str) {
+    // A closed stderr leaves nobody to tell.
+    let _ = writeln!(std::io::stderr(), "mote: {line}");
+}
+
+fn fail(line: &str) -> ExitCode {
+    say(&format!("error: {line}"));
+    ExitCode::from(EXIT_ERROR)
+}

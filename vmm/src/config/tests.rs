@@ -1,0 +1,133 @@
+use super::*;
+use proptest::prelude::*;
+
+#[test]
+fn sizes_have_units() {
+    for (text, mib) in [
+        ("128", 128),
+        ("128M", 128),
+        ("128MiB", 128),
+        ("1g", 1024),
+        ("2G", 2048),
+        ("1048576K", 1024),
+        ("1T", 1 << 20),
+    ] {
+        assert_eq!(parse_size(text), Ok(mib << 20), "{text}");
+    }
+    for text in ["", "M", "-1", "1.5G", "12X", "0x10", "128 M", "MiB", "1iB"] {
+        assert!(matches!(text.parse::<MemorySize>(), Err(ValueError::Size(_))), "{text}");
+    }
+}
+
+#[test]
+fn memory_is_within_the_layout() {
+    for text in ["0", "1M", "15M", "512G", "99999999999999999T", "16777217K"] {
+        assert!(matches!(text.parse::<MemorySize>(), Err(ValueError::Memory(_))), "{text}");
+    }
+    for text in ["16M", "64G", "511G", "3073M"] {
+        assert!(text.parse::<MemorySize>().is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn a_machine_has_1_to_32_cpus() {
+    for text in ["0", "33", "256", "-1", "", "two", "99999999999999999999999"] {
+        assert!(matches!(text.parse::<CpuCount>(), Err(ValueError::Cpus(_))), "{text}");
+    }
+    assert_eq!("32".parse::<CpuCount>().unwrap().get(), 32);
+}
+
+#[test]
+fn two_mib_pages_cover_whole_multiples() {
+    let mut config = VmConfig { backing: PageBacking::HugeTlb, ..VmConfig::default() };
+    assert_eq!(config.validate(), Ok(()));
+    config.memory = "17M".parse().unwrap();
+    assert_eq!(config.validate(), Err(ValueError::HugePageMultiple(17 << 20)));
+}
+
+const WHOLE: &str = r#"{
+    "boot-source": {"kernel_image_path": "/k", "initrd_path": "/i", "boot_args": "console=ttyS0"},
+    "machine-config": {"vcpu_count": 2, "mem_size_mib": 1024, "smt": false, "track_dirty_pages": false,
+        "cpu_template": "None", "huge_pages": "2M"},
+    "logger": {"log_path": "/l", "level": "Debug", "show_level": true, "show_log_origin": false},
+    "drives": [], "network-interfaces": [], "vsock": null, "balloon": null
+}"#;
+
+#[test]
+fn firecrackers_file_becomes_a_machine() {
+    let file = ConfigFile::parse(WHOLE.as_bytes()).unwrap();
+    assert_eq!(
+        file.logger(),
+        LoggerConfig { path: Some("/l".into()), level: Some("debug".parse().unwrap()) }
+    );
+    let config = file.into_config().unwrap();
+    assert_eq!(config.kernel, Kernel::File("/k".into()));
+    assert_eq!(config.initrd, Some("/i".into()));
+    assert_eq!(config.cmdline.as_str(), "console=ttyS0");
+    assert_eq!((config.cpus.get(), config.memory.bytes()), (2, 1 << 30));
+    assert_eq!(config.backing, PageBacking::HugeTlb);
+    assert_eq!(config.validate(), Ok(()));
+}
+
+#[test]
+fn what_the_format_has_and_mote_has_not_is_refused_by_name() {
+    let cases = [
+        (r#"{"drives": [{"drive_id": "root"}]}"#, "drives"),
+        (r#"{"vsock": {"guest_cid": 3}}"#, "vsock"),
+        (r#"{"machine-config": {"vcpu_count": 1, "mem_size_mib": 128, "smt": true}}"#, "machine-config.smt"),
+        (
+            r#"{"machine-config": {"vcpu_count": 1, "mem_size_mib": 128, "cpu_template": "T2"}}"#,
+            "machine-config.cpu_template",
+        ),
+        (r#"{"logger": {"show_level": false}}"#, "logger.show_level"),
+    ];
+    for (text, expected) in cases {
+        match ConfigFile::parse(text.as_bytes()) {
+            Err(FileError::Refused { field, .. }) => assert_eq!(field, expected),
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn wrong_files_name_the_field() {
+    let line = |text: &[u8]| {
+        let error = ConfigFile::parse(text).and_then(ConfigFile::into_config).unwrap_err();
+        crate::error_line(&error)
+    };
+    let cases: [(&[u8], &str); 8] = [
+        (br#"{"boot-sauce": {}}"#, "boot-sauce"),
+        (br#"{"boot-source": {"kernel_image_path": "/k", "bot_args": ""}}"#, "bot_args"),
+        (br#"{"boot-source": {"kernel_image_path": 7}}"#, "expected path string"),
+        (br#"{"machine-config": {"vcpu_count": 0, "mem_size_mib": 128}}"#, "machine-config.vcpu_count"),
+        (br#"{"machine-config": {"vcpu_count": 1, "mem_size_mib": 1}}"#, "machine-config.mem_size_mib"),
+        (br#"{"machine-config": {"vcpu_count": -1, "mem_size_mib": 128}}"#, "invalid value"),
+        (
+            br#"{"boot-source": {"kernel_image_path": "/k", "boot_args": "a\u0000b"}}"#,
+            "boot-source.boot_args",
+        ),
+        (b"{\"logger\": {\"level\": \"\xff\"}}", "line 1"),
+    ];
+    for (text, expected) in cases {
+        let line = line(text);
+        assert!(line.contains(expected), "{line} does not say {expected}");
+    }
+    assert!(ConfigFile::parse(b"").is_err());
+    assert!(ConfigFile::parse(b"[1]").is_err());
+}
+
+proptest! {
+    /// Whatever is in the file, the answer is a machine or an error.
+    #[test]
+    fn no_file_panics(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+        let _ = ConfigFile::parse(&bytes).and_then(ConfigFile::into_config);
+    }
+
+    /// A machine that is accepted can be laid out: its RAM regions add up to its size.
+    #[test]
+    fn accepted_memory_can_be_laid_out(mib in any::<u64>()) {
+        if let Ok(size) = MemorySize::from_mib(mib) {
+            prop_assert_eq!(size.regions().unwrap().total(), mib << 20);
+        }
+    }
+}

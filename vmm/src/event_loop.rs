@@ -1,0 +1,102 @@
+//! One epoll instance: descriptors to wait for, each with a token, until a deadline.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::event::{self, Timespec, epoll};
+
+/// Descriptors are few; more that are ready at once wait for the next turn.
+const BATCH: usize = 8;
+
+/// Rouses an event loop from another thread.
+#[derive(Clone)]
+pub struct Waker(Arc<OwnedFd>);
+
+impl Waker {
+    /// For one loop, which waits for it like for any descriptor.
+    pub fn new() -> io::Result<Self> {
+        let fd = event::eventfd(0, event::EventfdFlags::CLOEXEC | event::EventfdFlags::NONBLOCK)?;
+        Ok(Self(Arc::new(fd)))
+    }
+
+    /// Makes the loop turn once.
+    pub fn wake(&self) {
+        // Fails only if the counter would overflow: then the loop has been roused already.
+        let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
+    }
+
+    /// Takes note; the loop sleeps until the next call to [`wake`](Self::wake).
+    pub fn acknowledge(&self) {
+        // Fails only if there is nothing to take note of.
+        let _ = rustix::io::read(&*self.0, &mut [0; 8]);
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What a descriptor is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// To be readable.
+    Read,
+    /// To be writable.
+    Write,
+}
+
+/// Descriptors of one thread.
+pub struct EventLoop {
+    epoll: OwnedFd,
+}
+
+impl EventLoop {
+    /// Without descriptors.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? })
+    }
+
+    /// Waits for `fd` from now on. `false` where it is a file, which is always ready and cannot be waited for.
+    pub fn add(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<bool> {
+        let flags = match interest {
+            Interest::Read => epoll::EventFlags::IN,
+            Interest::Write => epoll::EventFlags::OUT,
+        };
+        match epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), flags) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::PERM) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits for `fd` no longer.
+    pub fn remove(&self, fd: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.epoll, fd)?)
+    }
+
+    /// Sleeps until something is ready or `deadline` passes, and calls `ready` with each token.
+    pub fn wait(&self, deadline: Option<Instant>, mut ready: impl FnMut(u64)) -> io::Result<()> {
+        let timeout = deadline.map(|deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            Timespec {
+                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: i64::from(left.subsec_nanos()),
+            }
+        });
+        let mut events =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; BATCH];
+        let count = match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
+            Ok(count) => count,
+            Err(rustix::io::Errno::INTR) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        for event in &events[..count] {
+            ready(event.data.u64());
+        }
+        Ok(())
+    }
+}

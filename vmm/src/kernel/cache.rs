@@ -1,0 +1,123 @@
+//! Unpacked kernels, kept per user, so that unpacking is paid once.
+//!
+//! An entry is named by what identifies the packed file without reading it (device, inode, size, times of change):
+//! hashing a kernel costs more than starting a machine. An entry appears whole or not at all (written without a
+//! name, then linked), belongs to this user alone, and is parsed like any other kernel file. A user without a place
+//! for the cache pays for unpacking every time, and nothing else.
+
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::io::{self, Seek};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags};
+
+use super::UnpackedError;
+
+/// Entries that are kept; some 60 MiB each for a distribution's kernel.
+const KEPT: usize = 8;
+
+/// The unpacked kernel of the bzImage `packed`, with its plan.
+pub(super) fn unpacked(packed: &mut File, path: &Path) -> Result<(File, boot::Kernel), UnpackedError> {
+    let name = entry_name(&packed.metadata()?);
+    let entry = directory().map(|directory| directory.join(name));
+    if let Some(entry) = &entry
+        && let Some(mut file) = open_entry(entry)
+    {
+        match boot::Kernel::parse(&mut file) {
+            Ok(plan) => return Ok((file, plan)),
+            Err(error) => {
+                log::warn!("the cached kernel {} is damaged and made anew: {error}", entry.display())
+            }
+        }
+    }
+    log::info!("unpacking {}", path.display());
+    let named = entry.and_then(|entry| Some((nameless(entry.parent()?).ok()?, entry)));
+    let (mut file, entry) = match named {
+        Some((file, entry)) => (file, Some(entry)),
+        None => (in_memory()?, None),
+    };
+    boot::unpack(packed, &mut file, boot::UNPACK_LIMIT)?;
+    file.rewind()?;
+    let plan = boot::Kernel::parse(&mut file)?;
+    if let Some(entry) = entry
+        && let Err(error) = keep(&file, &entry)
+    {
+        log::info!("the unpacked kernel is not kept: {error}");
+    }
+    Ok((file, plan))
+}
+
+fn entry_name(packed: &Metadata) -> String {
+    format!(
+        "{:x}-{:x}-{:x}-{:x}.{:x}-{:x}.{:x}",
+        packed.dev(),
+        packed.ino(),
+        packed.size(),
+        packed.mtime(),
+        packed.mtime_nsec(),
+        packed.ctime(),
+        packed.ctime_nsec()
+    )
+}
+
+/// `$XDG_CACHE_HOME/mote/kernels` or `~/.cache/mote/kernels`, made if need be. `None` where there is no such place,
+/// or others than this user could put files there.
+fn directory() -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    let directory = cache.join("mote").join("kernels");
+    DirBuilder::new().recursive(true).mode(0o700).create(&directory).ok()?;
+    let metadata = fs::symlink_metadata(&directory).ok()?;
+    (metadata.is_dir() && ours_alone(&metadata)).then_some(directory)
+}
+
+/// Owned by this user, writable by nobody else.
+fn ours_alone(metadata: &Metadata) -> bool {
+    metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o022 == 0
+}
+
+fn open_entry(entry: &Path) -> Option<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::open(entry, flags, Mode::empty()).ok()?);
+    let metadata = file.metadata().ok()?;
+    (metadata.is_file() && ours_alone(&metadata)).then_some(file)
+}
+
+/// A file that is gone with its last descriptor, unless [`keep`] gives it a name.
+fn nameless(directory: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?.into())
+}
+
+fn in_memory() -> io::Result<File> {
+    Ok(rustix::fs::memfd_create("mote-kernel", MemfdFlags::CLOEXEC)?.into())
+}
+
+/// Gives the file its name, and makes room for it.
+fn keep(file: &File, entry: &Path) -> io::Result<()> {
+    // A crash of the host must not leave a name without its content.
+    file.sync_data()?;
+    // A damaged entry of this name goes; one that another mote has just made is as good as ours.
+    let _ = fs::remove_file(entry);
+    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match rustix::fs::linkat(CWD, source, CWD, entry, AtFlags::SYMLINK_FOLLOW) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    entry.parent().map_or(Ok(()), evict)
+}
+
+/// Removes the entries that were made first, down to the number that is kept.
+fn evict(directory: &Path) -> io::Result<()> {
+    let mut entries: Vec<(std::time::SystemTime, PathBuf)> = fs::read_dir(directory)?
+        .flatten()
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
+    entries.sort_unstable();
+    for (_, path) in entries.iter().take(entries.len().saturating_sub(KEPT)) {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}

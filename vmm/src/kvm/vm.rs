@@ -1,0 +1,107 @@
+//! One virtual machine: its memory slots, its interrupt controller, its interrupt lines.
+//!
+//! The order of the calls is measured, not a matter of taste: each in-kernel device registers itself on KVM's
+//! buses, and on kernels before 7d9a0273c459 ("use call_srcu") a memory slot that comes after waits for an SRCU
+//! grace period, some 4 ms. So: memory slots, then the interrupt controller, then virtual CPUs; ioeventfds and
+//! irqfds, where a device wants them, come last.
+#![expect(unsafe_code, reason = "KVM_SET_USER_MEMORY_REGION hands the guest our address space")]
+
+use std::io;
+use std::sync::Arc;
+
+use boot::layout;
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_ioctls::{Kvm, VmFd};
+
+use super::{KvmError, Vcpu, cpuid, ioctl};
+use crate::memory::GuestRam;
+
+/// A virtual machine: memory and interrupt controller, no virtual CPU yet.
+pub struct Vm {
+    fd: VmFd,
+    supported_cpuid: CpuId,
+    // Last, so that the guest's RAM is unmapped after the descriptor is closed.
+    ram: Arc<GuestRam>,
+}
+
+impl Vm {
+    /// Creates the machine around its RAM.
+    pub fn create(kvm: &Kvm, ram: Arc<GuestRam>) -> Result<Self, KvmError> {
+        let fd = create_vm(kvm)?;
+        if cpuid::host_is_intel() {
+            // VT-x without "unrestricted guest" runs real mode as virtual-8086 and needs three pages for that
+            // (KVM API 4.16 and 4.9x: the identity map goes first, both before the first vCPU).
+            fd.set_identity_map_address(layout::KVM_IDENTITY_MAP)
+                .map_err(ioctl("KVM_SET_IDENTITY_MAP_ADDR"))?;
+            let tss = usize::try_from(layout::KVM_TSS).unwrap_or(usize::MAX);
+            fd.set_tss_address(tss).map_err(ioctl("KVM_SET_TSS_ADDR"))?;
+        }
+        for (slot, region) in (0..).zip(ram.slots()) {
+            let region = kvm_userspace_memory_region {
+                slot,
+                guest_phys_addr: region.guest_address,
+                memory_size: region.size,
+                userspace_addr: region.host_address,
+                flags: 0,
+            };
+            // SAFETY: the slots do not overlap (they are distinct ranges of one layout), and the mapping behind them
+            // lives in `ram`, which self keeps until the descriptor is closed.
+            unsafe { fd.set_user_memory_region(region) }.map_err(ioctl("KVM_SET_USER_MEMORY_REGION"))?;
+        }
+        fd.create_irq_chip().map_err(ioctl("KVM_CREATE_IRQCHIP"))?;
+        let supported_cpuid =
+            kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(ioctl("KVM_GET_SUPPORTED_CPUID"))?;
+        Ok(Self { fd, supported_cpuid, ram })
+    }
+
+    /// The machine's memory.
+    pub fn ram(&self) -> &Arc<GuestRam> {
+        &self.ram
+    }
+
+    /// Creates virtual CPU `id` of `cpus`. To be called on the thread that will run it (KVM API, section 2).
+    pub fn create_vcpu(&self, id: u8, cpus: u8) -> Result<Vcpu, KvmError> {
+        let fd = self.fd.create_vcpu(u64::from(id)).map_err(ioctl("KVM_CREATE_VCPU"))?;
+        Vcpu::new(fd, self.fd.run_size(), &self.supported_cpuid, cpuid::Position { id, cpus })
+    }
+}
+
+/// KVM_CREATE_VM may be interrupted by a signal; a bounded number of tries tells that from a broken host.
+fn create_vm(kvm: &Kvm) -> Result<VmFd, KvmError> {
+    const TRIES: usize = 16;
+    let mut result = kvm.create_vm();
+    for _ in 1..TRIES {
+        match &result {
+            Err(error) if error.errno() == libc::EINTR => result = kvm.create_vm(),
+            _ => break,
+        }
+    }
+    result.map_err(ioctl("KVM_CREATE_VM"))
+}
+
+/// One input of the interrupt controller. No descriptor: KVM_IRQ_LINE needs none, and costs no registration.
+#[derive(Clone)]
+pub struct IrqLine {
+    vm: Arc<Vm>,
+    gsi: u32,
+}
+
+impl IrqLine {
+    /// The line of global system interrupt `gsi`.
+    pub fn new(vm: Arc<Vm>, gsi: u32) -> Self {
+        Self { vm, gsi }
+    }
+}
+
+impl devices::Trigger for IrqLine {
+    /// An edge: all interrupts of mote's own devices are edge-triggered.
+    fn trigger(&self) -> io::Result<()> {
+        for level in [true, false] {
+            self.vm
+                .fd
+                .set_irq_line(self.gsi, level)
+                .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+        }
+        Ok(())
+    }
+}

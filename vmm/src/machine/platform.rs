@@ -1,0 +1,52 @@
+//! The devices that every machine has, and the buses they are on.
+
+use std::sync::{Arc, Mutex};
+
+use boot::layout;
+use devices::legacy::{AcpiPower, DebugPort, I8042, Pvpanic, Rtc, Serial, SystemClock};
+use devices::{Bus, BusError, Device};
+
+use crate::console::{ConsoleOutput, SerialOutput};
+use crate::kvm::{IrqLine, Vm};
+
+/// The serial port as it is wired here.
+pub type SerialPort = Serial<IrqLine, SerialOutput>;
+
+/// What a vCPU's accesses outside RAM reach.
+#[derive(Default)]
+pub struct Buses {
+    /// Port I/O.
+    pub pio: Bus,
+    /// Memory-mapped I/O.
+    pub mmio: Bus,
+}
+
+/// The assembled devices.
+pub(super) struct Platform {
+    pub(super) buses: Buses,
+    pub(super) serial: Arc<Mutex<SerialPort>>,
+    pub(super) power_button: IrqLine,
+}
+
+impl Platform {
+    /// Puts every device where `layout` and the ACPI tables say it is.
+    pub(super) fn assemble(vm: &Arc<Vm>, console: Arc<ConsoleOutput>) -> Result<Self, BusError> {
+        let com1 = IrqLine::new(Arc::clone(vm), layout::COM1_GSI);
+        let serial = Arc::new(Mutex::new(Serial::new(com1, SerialOutput(console))));
+        let mut buses = Buses::default();
+        let mut port = |base: u16, count: u16, device: Arc<Mutex<dyn Device>>| {
+            buses.pio.insert(u64::from(base), u64::from(count), device)
+        };
+        port(layout::COM1_PORT, layout::COM1_PORT_COUNT, Arc::clone(&serial) as _)?;
+        port(layout::I8042_PORT, layout::I8042_PORT_COUNT, device(I8042::new()))?;
+        port(layout::RTC_PORT, layout::RTC_PORT_COUNT, device(Rtc::new(SystemClock)))?;
+        port(layout::PVPANIC_PORT, layout::PVPANIC_PORT_COUNT, device(Pvpanic::new()))?;
+        port(layout::DEBUG_PORT, layout::DEBUG_PORT_COUNT, device(DebugPort::new()))?;
+        port(layout::ACPI_SLEEP_CONTROL_PORT, layout::ACPI_PORT_COUNT, device(AcpiPower::new()))?;
+        Ok(Self { buses, serial, power_button: IrqLine::new(Arc::clone(vm), layout::GED_GSI) })
+    }
+}
+
+fn device(device: impl Device + 'static) -> Arc<Mutex<dyn Device>> {
+    Arc::new(Mutex::new(device))
+}
