@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     match bench() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cold_start: {}", bench::results::chain(&*error));
+            eprintln!("cold_start: {}", bench::report::chain(&*error));
             ExitCode::FAILURE
         }
     }

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     match bench() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("idle_memory: {}", bench::results::chain(&*error));
+            eprintln!("idle_memory: {}", bench::report::chain(&*error));
             ExitCode::FAILURE
         }
     }

@@ -12,10 +12,10 @@ use fastrand::Rng;
 use crate::binaries;
 use crate::options::Options;
 use crate::process::{Failure, Times, Warden};
+use crate::report::{chain, table};
 use crate::results::{Comparison, Measurement, Run, Samples};
 use crate::statistics::{Ratio, Summary};
 use crate::subjects::{self, Absent, Job, Mode, Subject};
-use crate::table::table;
 
 /// Rounds before any that counts.
 const WARM_UPS: usize = 5;
@@ -95,8 +95,8 @@ pub fn run(
     let run = Run::begin("cold_start", options.seed, binaries::commit());
     let Run { seed, commit, host, .. } = &run;
     println!(
-        "cold_start: {} interleaved runs, seed {seed}, commit {commit}, load {}",
-        options.runs, host.load
+        "cold_start: {} interleaved runs, seed {seed}, commit {commit}, load {}, scheduling {}",
+        options.runs, host.load, host.scheduling
     );
     let mut random = Rng::with_seed(options.seed);
     let series = interleave(starters, options.runs, &mut random, warden);
@@ -107,7 +107,7 @@ pub fn run(
     }
     for (name, series) in &named {
         if let Some(failure) = &series.failure {
-            println!("failed: {name}: {failure}");
+            println!("failed: {name}: {}", chain(failure));
         }
     }
     for Absent { name, reason } in absent {

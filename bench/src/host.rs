@@ -21,6 +21,8 @@ pub struct Host {
     pub thp: String,
     /// The load average of the last minute, when the run began.
     pub load: f64,
+    /// The policy by which the runner, and all that it starts, is scheduled: other, fifo, rr, or a number.
+    pub scheduling: String,
 }
 
 impl Host {
@@ -37,6 +39,7 @@ impl Host {
             osrelease: &read("/proc/sys/kernel/osrelease"),
             thp: &read("/sys/kernel/mm/transparent_hugepage/enabled"),
             loadavg: &read("/proc/loadavg"),
+            stat: &read("/proc/self/stat"),
             kvm: module.unwrap_or_default(),
         })
     }
@@ -57,8 +60,20 @@ impl Host {
             memory_mib: kib.unwrap_or_default() / 1024,
             thp: thp.map(|(chosen, _)| chosen.to_owned()).unwrap_or_default(),
             load: sources.loadavg.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default(),
+            scheduling: scheduling(sources.stat).unwrap_or_default(),
         }
     }
+}
+
+/// The policy in a process's `stat` line: field 41, where the name, which may hold anything, is the second.
+fn scheduling(stat: &str) -> Option<String> {
+    let policy = stat.rsplit_once(')')?.1.split_whitespace().nth(41 - 3)?;
+    Some(match policy {
+        "0" => "other".to_owned(),
+        "1" => "fifo".to_owned(),
+        "2" => "rr".to_owned(),
+        number => number.to_owned(),
+    })
 }
 
 /// The files that a fingerprint is read from.
@@ -68,6 +83,7 @@ struct Sources<'a> {
     osrelease: &'a str,
     thp: &'a str,
     loadavg: &'a str,
+    stat: &'a str,
     kvm: &'a str,
 }
 
@@ -83,6 +99,7 @@ mod tests {
             osrelease: "6.18.0\n",
             thp: "always [madvise] never\n",
             loadavg: "0.52 0.58 0.59 1/467 12345\n",
+            stat: "7 (a) b) R 1 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 9 10 11 12 13 14 15 16 17 0 0 0 0 0 0 0 17 1 10 1 0 0 0",
             kvm: "kvm_amd",
         });
         let expected = Host {
@@ -93,13 +110,15 @@ mod tests {
             memory_mib: 24105,
             thp: "madvise".into(),
             load: 0.52,
+            scheduling: "fifo".into(),
         };
         assert_eq!(host, expected);
     }
 
     #[test]
     fn what_is_not_there_is_empty() {
-        let nothing = Sources { cpuinfo: "", meminfo: "", osrelease: "", thp: "", loadavg: "", kvm: "" };
+        let nothing =
+            Sources { cpuinfo: "", meminfo: "", osrelease: "", thp: "", loadavg: "", stat: "", kvm: "" };
         assert_eq!(Host::parse(&nothing), Host::default());
     }
 }

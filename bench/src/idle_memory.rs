@@ -10,10 +10,10 @@ use crate::binaries;
 use crate::footprint::{Footprint, is_static};
 use crate::options::Options;
 use crate::process::Warden;
-use crate::results::{Measurement, Run, Samples, chain};
+use crate::report::{chain, table};
+use crate::results::{Measurement, Run, Samples};
 use crate::statistics::Summary;
 use crate::subjects::{self, Absent, Job, MEMORY_MIB, Mode, Subject};
-use crate::table::table;
 
 /// A machine that is not ready by then has failed.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -152,9 +152,9 @@ fn promises(all: &[Findings]) -> Vec<String> {
         .iter()
         .filter_map(|&(name, limit)| {
             let Metric { unit, summary, .. } = mote.metrics.iter().find(|metric| metric.name == name)?;
-            let unit = if *unit == "1" { "" } else { unit };
+            let unit = if *unit == "1" { String::new() } else { format!(" {unit}") };
             let outcome = kept(summary.p50 <= limit);
-            Some(format!("promise: mote's {name} <= {limit} {unit}: {outcome}: {:.0}", summary.p50))
+            Some(format!("promise: p50 of mote's {name} <= {limit}{unit}: {outcome}: {:.0}", summary.p50))
         })
         .collect();
     lines.push(format!("promise: mote's binary is static: {}", kept(mote.is_static)));
@@ -192,8 +192,8 @@ mod tests {
         let metrics = vec![metric("private_memory", 120.0), metric("binary_size", 5000.0)];
         let mote = Findings { name: "mote", version: String::new(), is_static: true, metrics };
         let expected = [
-            "promise: mote's private_memory <= 140 KiB: kept: 120",
-            "promise: mote's binary_size <= 4096 KiB: NOT KEPT: 5000",
+            "promise: p50 of mote's private_memory <= 140 KiB: kept: 120",
+            "promise: p50 of mote's binary_size <= 4096 KiB: NOT KEPT: 5000",
             "promise: mote's binary is static: kept",
         ];
         assert_eq!(promises(&[mote]), expected);

@@ -17,6 +17,9 @@
 //! The environment changes a run: MOTE_BENCH_RUNS (200), MOTE_BENCH_SEED (random), MOTE_BENCH_MACHINES (50) and
 //! MOTE_BENCH_SUBJECTS (all; a list like `floor,mote`).
 //!
+//! On a machine that others use, root may say `chrt -f 10 cargo bench --bench cold_start`: every subject inherits the real-time
+//! priority, and the others do not widen the intervals. The results name the scheduling policy.
+//!
 //! What this crate refuses to do: it judges nothing by a stored figure, and it leaves no process behind
 //! ([`process::Warden`]).
 
@@ -27,7 +30,7 @@ pub mod host;
 pub mod idle_memory;
 pub mod options;
 pub mod process;
+pub mod report;
 pub mod results;
 pub mod statistics;
 pub mod subjects;
-pub mod table;

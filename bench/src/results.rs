@@ -1,6 +1,5 @@
 //! Results as lines of JSON, appended to files that scripts read.
 
-use std::error::Error;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -118,17 +117,6 @@ impl Run {
     }
 }
 
-/// An error and its sources in one line.
-#[must_use]
-pub fn chain(error: &dyn Error) -> String {
-    let (mut line, mut source) = (error.to_string(), error.source());
-    while let Some(error) = source {
-        line = format!("{line}: {error}");
-        source = error.source();
-    }
-    line
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -151,7 +139,7 @@ mod tests {
             "unit": "ms", "n": 200, "failures": 1, "min": 1.5, "p50": 2.0, "p99": 3.0, "mean": 2.25,
             "started": 1_700_000_000, "seed": 7, "commit": "abc-dirty",
             "host": {"cpu": "A CPU", "kernel": "", "kvm": "kvm_amd", "cpus": 2, "memory_mib": 0, "thp": "",
-                     "load": 0.5},
+                     "load": 0.5, "scheduling": ""},
         });
         assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), expected);
     }

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::testkit::{BZIMAGE_CODE, bzimage, field, put};
 
@@ -84,4 +86,44 @@ fn the_initrd_may_go_as_high_as_the_kernel_says() {
     assert_eq!(header(&bzimage(b"")).unwrap().initrd_end(), u64::MAX);
     let image = changed(field::XLOADFLAGS, &1u16.to_le_bytes());
     assert_eq!(header(&image).unwrap().initrd_end(), 0x8000_0000);
+}
+
+proptest! {
+    /// boot.rst: payload_offset is "the offset from the beginning of the protected-mode code to the payload", which
+    /// starts behind (setup_sects + 1) * 512 bytes; syssize is "the size of the protected-mode code in units of
+    /// 16-byte paragraphs". Whatever they say, what is read is in the file, and what it takes in memory holds it.
+    #[test]
+    fn header_arithmetic_stays_in_the_file(
+        setup_sects in any::<u8>(),
+        syssize in prop_oneof![0u32..1000, any::<u32>()],
+        payload_offset in prop_oneof![0u32..8000, any::<u32>()],
+        payload_length in prop_oneof![0u32..8000, any::<u32>()],
+        pref_address in any::<u64>(),
+        init_size in any::<u32>(),
+        size in 0x26c_usize..8000,
+    ) {
+        let mut image = bzimage(&[0; 5000]);
+        image.resize(size, 0);
+        put(&mut image, field::SETUP_SECTS, &[setup_sects]);
+        put(&mut image, field::SYSSIZE, &syssize.to_le_bytes());
+        put(&mut image, field::PAYLOAD_OFFSET, &payload_offset.to_le_bytes());
+        put(&mut image, field::PAYLOAD_LENGTH, &payload_length.to_le_bytes());
+        put(&mut image, field::PREF_ADDRESS, &pref_address.to_le_bytes());
+        put(&mut image, field::INIT_SIZE, &init_size.to_le_bytes());
+        let size = size as u64;
+        let Ok(header) = header(&image) else {
+            let sectors = if setup_sects == 0 { 4 } else { u64::from(setup_sects) };
+            prop_assert!((sectors + 1) * 512 >= size);
+            return Ok(());
+        };
+        if let Ok(payload) = header.payload(size) {
+            prop_assert_eq!(payload.start, header.code_start + u64::from(payload_offset));
+            prop_assert!(payload.start <= payload.end && payload.end <= size);
+        }
+        if let Ok(segment) = header.own_segment(size) {
+            prop_assert!(segment.file_offset + segment.file_size <= size);
+            prop_assert!(segment.file_size <= segment.memory_size);
+            prop_assert!((segment.guest_address..segment.end()).contains(&header.own_entry(&segment)));
+        }
+    }
 }

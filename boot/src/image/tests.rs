@@ -129,6 +129,23 @@ fn every_truncation_is_noticed() {
     assert!(parse(&image).is_ok());
 }
 
+/// Tools may put the program headers anywhere: here, behind everything that is read at once.
+#[test]
+fn the_header_table_may_be_at_the_end() {
+    let mut image = one_segment(&[0x90; 2 * HEAD_SIZE]);
+    let table = image[64..64 + 56].to_vec();
+    let offset = image.len() as u64;
+    put(&mut image, 32, &offset.to_le_bytes());
+    put(&mut image, 64, &[0; 56]);
+    image.extend(table);
+    let (mem, _) = machine(16 * MIB);
+    let kernel = parse(&image).unwrap();
+    kernel.load(&mem, &mut Cursor::new(&image)).unwrap();
+    assert_loaded(&mem, &kernel, &image);
+    image.pop();
+    assert!(refusal(&image).contains("its program header table ends at byte 9272, the file at byte 9271"));
+}
+
 #[test]
 fn segments_that_contradict_one_another_are_refused() {
     let with = |headers: &[Phdr]| refusal(&elf(2 * MIB, headers, &[0; 64]));

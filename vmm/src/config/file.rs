@@ -25,8 +25,14 @@ pub enum FileError {
     #[error("it is larger than 1 MiB: is this a configuration?")]
     TooLarge,
     /// It is not UTF-8, or not JSON, or has a field that the format does not have.
-    #[error("it is not a valid configuration")]
-    Json(#[source] serde_json::Error),
+    #[error("it is not a valid configuration (at {field})")]
+    Json {
+        /// Where: sections and fields joined by dots, `.` for the whole.
+        field: String,
+        /// What is wrong there.
+        #[source]
+        source: serde_json::Error,
+    },
     /// A section or field of the format that mote does not offer.
     #[error("{field} is not supported: {why}")]
     Refused {
@@ -128,7 +134,13 @@ impl ConfigFile {
 
     /// Types a file's content.
     pub fn parse(text: &[u8]) -> Result<Self, FileError> {
-        let file: Self = serde_json::from_slice(text).map_err(FileError::Json)?;
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let whole = |source| FileError::Json { field: ".".to_owned(), source };
+        let file: Self = serde_path_to_error::deserialize(&mut json).map_err(|error| FileError::Json {
+            field: error.path().to_string(),
+            source: error.into_inner(),
+        })?;
+        json.end().map_err(whole)?;
         match file.refused() {
             Some((field, why)) => Err(FileError::Refused { field, why }),
             None => Ok(file),

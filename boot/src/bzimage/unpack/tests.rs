@@ -1,5 +1,7 @@
 use std::io::Cursor;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::Kernel;
 use crate::testkit::{BZIMAGE_CODE, BZIMAGE_PAYLOAD, KERNEL, bzimage, field, put};
@@ -193,4 +195,32 @@ fn errors_of_the_output_are_the_outputs() {
     let mut full: &mut [u8] = &mut [0; 10];
     let error = unpack(&mut Cursor::new(bzimage(packed("xz"))), &mut full, UNPACK_LIMIT).unwrap_err();
     assert!(matches!(error, UnpackError::Write(_)), "{error:?}");
+}
+
+proptest! {
+    /// boot.rst, payload_offset: "the payload may be compressed. The format of both the compressed and uncompressed data
+    /// should be determined using the standard magic numbers." Whatever follows the magic, no more comes out than the
+    /// trailer states, and success means exactly as much.
+    #[test]
+    fn no_stream_yields_more_than_it_states(
+        format in 0..PACKED.len(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in any::<prop::sample::Index>(),
+        stated in prop_oneof![Just(KERNEL.len() as u32), 0u32..4000],
+    ) {
+        let mut payload = PACKED[format].1.to_vec();
+        payload.truncate(payload.len() - 4);
+        for (at, value) in changes {
+            let at = at.index(payload.len());
+            payload[at] = value;
+        }
+        payload.truncate(payload.len() - cut.index(payload.len()) / 4);
+        payload.extend(stated.to_le_bytes());
+        let mut out = Vec::new();
+        let result = unpack(&mut Cursor::new(bzimage(&payload)), &mut out, 2000);
+        prop_assert!(out.len() as u32 <= stated.min(2000));
+        if let Ok(size) = result {
+            prop_assert_eq!(size, u64::from(stated));
+        }
+    }
 }

@@ -1,4 +1,6 @@
-//! Text in columns.
+//! Text for people: columns, and errors.
+
+use std::error::Error;
 
 /// Lays `rows` out under `heads`: the first column to the left, the others to the right.
 #[must_use]
@@ -21,9 +23,31 @@ pub fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// An error and its sources in one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let (mut line, mut source) = (error.to_string(), error.source());
+    while let Some(error) = source {
+        line = format!("{line}: {error}");
+        source = error.source();
+    }
+    line
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_tells_its_causes() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Cause(&'static str, #[source] Option<Box<Cause>>);
+
+        let error =
+            Cause("no answer", Some(Box::new(Cause("no machine", Some(Box::new(Cause("no KVM", None)))))));
+        assert_eq!(chain(&error), "no answer: no machine: no KVM");
+    }
 
     #[test]
     fn columns_line_up() {
