@@ -1,12 +1,13 @@
 //! One thread per virtual CPU: create it, wait for the order, run the guest, carry out what it asks for.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use boot::EntryState;
 use devices::Action;
+use kvm_bindings::CpuId;
+use kvm_ioctls::Kvm;
 
 use crate::crash;
 use crate::kvm::{self, KvmError, Vcpu, Vm, VmExit};
@@ -25,27 +26,47 @@ pub struct Program {
     pub buses: Buses,
 }
 
+/// What the threads need to create their virtual CPUs, as it becomes known. `None`: it never will.
+struct Nursery {
+    kvm: Arc<Kvm>,
+    cpus: u8,
+    cpuid: OnceLock<Option<CpuId>>,
+    vm: OnceLock<Option<Arc<Vm>>>,
+}
+
 /// All vCPU threads of a machine; stopped and joined when dropped.
 pub struct VcpuThreads {
     shared: Arc<Shared>,
+    nursery: Arc<Nursery>,
     handles: Vec<JoinHandle<()>>,
 }
 
 impl VcpuThreads {
-    /// Starts the threads. Each creates its virtual CPU, says so on `created`, and waits for its orders.
-    pub(crate) fn spawn(
-        vm: &Arc<Vm>,
-        shared: &Arc<Shared>,
-        cpus: u8,
-        created: &Sender<Result<(), KvmError>>,
-    ) -> io::Result<Self> {
-        let mut threads = Self { shared: Arc::clone(shared), handles: Vec::with_capacity(cpus.into()) };
+    /// Starts the threads, before there is a VM: the first finds out what CPUID can tell a guest.
+    pub(crate) fn spawn(kvm: &Arc<Kvm>, shared: &Arc<Shared>, cpus: u8) -> io::Result<Self> {
+        let nursery = Nursery { kvm: Arc::clone(kvm), cpus, cpuid: OnceLock::new(), vm: OnceLock::new() };
+        let mut threads = Self {
+            shared: Arc::clone(shared),
+            nursery: Arc::new(nursery),
+            handles: Vec::with_capacity(cpus.into()),
+        };
         for id in 0..cpus {
-            let (vm, shared, created) = (Arc::clone(vm), Arc::clone(shared), created.clone());
+            let (shared, nursery) = (Arc::clone(shared), Arc::clone(&threads.nursery));
             let builder = std::thread::Builder::new().name(format!("vcpu{id}")).stack_size(STACK_SIZE);
-            threads.handles.push(builder.spawn(move || main(&vm, &shared, id, cpus, created))?);
+            let handle = builder.spawn(move || {
+                if let Some(ending) = main(id, &nursery, &shared) {
+                    shared.end(ending);
+                }
+            })?;
+            threads.handles.push(handle);
         }
         Ok(threads)
+    }
+
+    /// Lets each thread create its virtual CPU, and then wait for its orders.
+    pub(crate) fn create_vcpus(&self, vm: &Arc<Vm>) {
+        // Set twice only by a machine that is being stopped.
+        let _ = self.nursery.vm.set(Some(Arc::clone(vm)));
     }
 
     /// How many there are.
@@ -60,6 +81,8 @@ impl VcpuThreads {
 
     /// Ends them all, and waits for that.
     pub(crate) fn stop(&mut self) {
+        // Threads that still wait for a VM wait no longer; others have theirs.
+        let _ = self.nursery.vm.set(None);
         self.shared.control.give(Order::Stop);
         self.kick();
         for handle in self.handles.drain(..) {
@@ -75,30 +98,43 @@ impl Drop for VcpuThreads {
     }
 }
 
-/// A vCPU thread's life.
-fn main(vm: &Vm, shared: &Shared, id: u8, cpus: u8, created: Sender<Result<(), KvmError>>) {
-    let (vcpu, answer) = match vm.create_vcpu(id, cpus) {
-        Ok(vcpu) => (Some(vcpu), Ok(())),
-        Err(error) => (None, Err(error)),
+/// A vCPU thread's life. `None`: it was told to stop, or another thread says why.
+fn main(id: u8, nursery: &Nursery, shared: &Shared) -> Option<Ending> {
+    let failed = |error: &KvmError| Some(Ending::new(Outcome::Error, crate::error_line(error)));
+    if id == 0 {
+        let supported = kvm::supported_cpuid(&nursery.kvm);
+        let (cpuid, error) = match supported {
+            Ok(cpuid) => (Some(cpuid), None),
+            Err(error) => (None, Some(error)),
+        };
+        // Only this thread sets it.
+        let _ = nursery.cpuid.set(cpuid);
+        if let Some(error) = error {
+            return failed(&error);
+        }
+    }
+    let cpuid = nursery.cpuid.wait().as_ref()?;
+    let vm = nursery.vm.wait().as_ref()?;
+    let mut vcpu = match vm.create_vcpu(id, nursery.cpus, cpuid) {
+        Ok(vcpu) => vcpu,
+        Err(error) => return failed(&error),
     };
     if id == 0 {
         shared.timeline.mark(Phase::VcpuCreated);
     }
-    // Nobody listens if the builder has failed elsewhere; the order to stop comes then.
-    let _ = created.send(answer);
-    drop(created);
-    if let Some(ending) = vcpu.and_then(|mut vcpu| live(&mut vcpu, id, shared, vm)) {
-        shared.end(ending);
-    }
+    shared.control.count_created();
+    live(&mut vcpu, id, nursery.cpus, shared, vm)
 }
 
 /// From the first order to the last. `None`: the thread was told to stop.
-fn live(vcpu: &mut Vcpu, id: u8, shared: &Shared, vm: &Vm) -> Option<Ending> {
+fn live(vcpu: &mut Vcpu, id: u8, cpus: u8, shared: &Shared, vm: &Vm) -> Option<Ending> {
     if !shared.control.may_run(|| {}) {
         return None;
     }
     let program = shared.program()?;
     if id == 0 {
+        // The guest's INIT and SIPI would be lost on a CPU that does not exist yet.
+        shared.control.wait_created(cpus.into());
         if let Err(error) = vcpu.enter_at(&program.entry) {
             return Some(Ending::new(Outcome::Error, crate::error_line(&error)));
         }

@@ -1,5 +1,7 @@
 //! Wrong flags, files and hosts: one clear line, exit code 1 or 2, nothing left behind. Most of it needs no KVM.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[macro_use]
 mod support;
 

@@ -4,13 +4,14 @@ mod doctor;
 mod guest;
 mod run;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
 use crate::outcome::{EXIT_ERROR, EXIT_USAGE};
-use crate::timeline::{Phase, Timeline};
+use crate::timeline::{Phase, Timeline, process_start_ns};
 
 /// Starts microVMs on Linux KVM.
 #[derive(Parser)]
@@ -34,12 +35,14 @@ enum Command {
 pub fn main() -> ExitCode {
     let timeline = Timeline::default();
     timeline.mark(Phase::Exec);
+    let wanted = |argument: OsString| argument.as_encoded_bytes().starts_with(b"--timeline");
+    let start = std::env::args_os().any(wanted).then(process_start_ns);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
     match cli.command {
-        Command::Run(args) => run::run(&args, timeline),
+        Command::Run(args) => run::run(&args, timeline, start.unwrap_or(0)),
         Command::Guest(args) => guest::run(&args),
         Command::Doctor => doctor::run(),
     }

@@ -21,7 +21,7 @@ use crate::machine::{self, Shared};
 use crate::outcome::{Ending, Outcome};
 use crate::session::{Limits, Session, Wiring};
 use crate::signals::Signals;
-use crate::timeline::{Phase, Timeline, process_start_ns};
+use crate::timeline::{Phase, Timeline};
 
 #[derive(clap::Args)]
 pub(super) struct RunArgs {
@@ -130,10 +130,9 @@ enum RunError {
     Build(#[from] machine::BuildError),
 }
 
-/// Runs the machine; the exit code tells its end.
-pub(super) fn run(args: &RunArgs, timeline: Timeline) -> ExitCode {
+/// Runs the machine; the exit code tells its end. `process_start` is what the timeline counts from.
+pub(super) fn run(args: &RunArgs, timeline: Timeline, process_start: u64) -> ExitCode {
     let since = Instant::now();
-    // Before any thread starts or sleeps: see process_start_ns.
     let outputs = match Outputs::open(args) {
         Ok(outputs) => outputs,
         Err(error) => return super::fail(&crate::error_line(&error)),
@@ -149,7 +148,7 @@ pub(super) fn run(args: &RunArgs, timeline: Timeline) -> ExitCode {
         }
     }
     let code = ending.exit_code();
-    match outputs.write(&ending, &timeline) {
+    match outputs.write(&ending, &timeline, process_start) {
         Ok(()) => ExitCode::from(code),
         Err(error) => super::fail(&crate::error_line(&error)),
     }
@@ -216,13 +215,13 @@ fn from_flags(args: &RunArgs) -> Result<VmConfig, RunError> {
 /// The files that are written at the end, opened at the start: a wrong path must not cost a run.
 struct Outputs {
     result: Option<File>,
-    timeline: Option<(File, u64)>,
+    timeline: Option<File>,
 }
 
 impl Outputs {
     fn open(args: &RunArgs) -> Result<Self, RunError> {
         let timeline = match &args.timeline {
-            Some(path) => Some((create(path)?, process_start_ns())),
+            Some(path) => Some(create(path)?),
             None => None,
         };
         let result = match &args.result {
@@ -233,14 +232,14 @@ impl Outputs {
         Ok(Self { result, timeline })
     }
 
-    fn write(self, ending: &Ending, timeline: &Timeline) -> Result<(), RunError> {
+    fn write(self, ending: &Ending, timeline: &Timeline, process_start: u64) -> Result<(), RunError> {
         let cannot = |what: &str| {
             let what = what.to_owned();
             move |source| RunError::Open { what, source }
         };
-        if let Some((mut file, start)) = self.timeline {
+        if let Some(mut file) = self.timeline {
             let mut text = Vec::new();
-            timeline.write(start, &mut text)?;
+            timeline.write(process_start, &mut text)?;
             file.write_all(&text).map_err(cannot("the timeline for writing"))?;
         }
         if let Some(mut file) = self.result {

@@ -6,9 +6,9 @@
 //! for the cache pays for unpacking every time, and nothing else.
 
 use std::fs::{self, DirBuilder, File, Metadata};
-use std::io::{self, Seek};
+use std::io::{self, BufWriter, Seek, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags};
@@ -28,7 +28,7 @@ pub(super) fn unpacked(packed: &mut File, path: &Path) -> Result<(File, boot::Ke
         match boot::Kernel::parse(&mut file) {
             Ok(plan) => return Ok((file, plan)),
             Err(error) => {
-                log::warn!("the cached kernel {} is damaged and made anew: {error}", entry.display())
+                log::warn!("the cached kernel {} is damaged and made anew: {error}", entry.display());
             }
         }
     }
@@ -38,7 +38,11 @@ pub(super) fn unpacked(packed: &mut File, path: &Path) -> Result<(File, boot::Ke
         Some((file, entry)) => (file, Some(entry)),
         None => (in_memory()?, None),
     };
-    boot::unpack(packed, &mut file, boot::UNPACK_LIMIT)?;
+    // Whole blocks reach the file, whatever pieces the decoder makes.
+    let mut output = BufWriter::with_capacity(HOLE, Sparse { file: &file, size: 0 });
+    boot::unpack(packed, &mut output, boot::UNPACK_LIMIT)?;
+    output.flush()?;
+    drop(output);
     file.rewind()?;
     let plan = boot::Kernel::parse(&mut file)?;
     if let Some(entry) = entry
@@ -89,6 +93,34 @@ fn open_entry(entry: &Path) -> Option<File> {
 fn nameless(directory: &Path) -> io::Result<File> {
     let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     Ok(rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?.into())
+}
+
+/// Leaves holes where the kernel is zero, so that [`map`](super::map) finds out which pages need not be loaded.
+struct Sparse<'a> {
+    file: &'a File,
+    size: u64,
+}
+
+/// Shorter runs of zeros are written: each hole is one more mapping in each machine.
+const HOLE: usize = 64 << 10;
+
+impl Write for Sparse<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let to_boundary = HOLE - (self.size % HOLE as u64) as usize;
+        let block = &bytes[..bytes.len().min(to_boundary)];
+        let whole = block.len() == HOLE;
+        if whole && block.iter().all(|&byte| byte == 0) {
+            self.file.set_len(self.size + HOLE as u64)?;
+        } else {
+            self.file.write_all_at(block, self.size)?;
+        }
+        self.size += block.len() as u64;
+        Ok(block.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn in_memory() -> io::Result<File> {

@@ -3,6 +3,7 @@
 //! A bzImage is replaced by its unpacked kernel, from the [`cache`] where it has been unpacked before.
 
 mod cache;
+mod map;
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};
@@ -12,6 +13,7 @@ use boot::{Format, Initrd, Protocol, RamRegions, UnpackError};
 use vm_memory::{GuestMemoryMmap, ReadVolatile};
 
 use crate::config;
+use crate::memory::GuestRam;
 
 /// A kernel or initrd that cannot be booted.
 #[derive(Debug, thiserror::Error)]
@@ -117,10 +119,12 @@ impl KernelImage {
         }
     }
 
-    /// Copies the kernel to guest RAM.
-    pub fn load(&mut self, memory: &GuestMemoryMmap) -> Result<(), KernelError> {
+    /// Brings the kernel to guest RAM: copied, or its file's pages mapped.
+    pub fn load(&mut self, ram: &GuestRam) -> Result<(), KernelError> {
+        let memory = ram.memory();
         match &mut self.source {
             Source::Embedded(image) => self.plan.load(memory, image),
+            Source::File(file) if ram.takes_file_pages() => map::load(&self.plan, ram, file),
             Source::File(file) => self.plan.load(memory, file),
         }
         .map_err(|source| KernelError::Image { name: self.name.clone(), source })

@@ -19,6 +19,7 @@ pub use kick::kick;
 pub use vcpu::{CrashSite, Vcpu};
 pub use vm::{IrqLine, Vm};
 
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Kvm;
 
 /// The only KVM API version there has been since Linux 2.6.22; the KVM API document tells users to refuse others.
@@ -87,6 +88,11 @@ pub fn open() -> Result<Kvm, KvmError> {
         API_VERSION => Ok(kvm),
         other => Err(KvmError::ApiVersion(other)),
     }
+}
+
+/// What CPUID can tell a guest on this host. One of the slower calls, and one that needs no machine.
+pub fn supported_cpuid(kvm: &Kvm) -> Result<CpuId, KvmError> {
+    kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(ioctl("KVM_GET_SUPPORTED_CPUID"))
 }
 
 /// Makes sure that KVM gives a machine that many virtual CPUs.

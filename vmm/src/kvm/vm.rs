@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 use boot::layout;
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_bindings::{CpuId, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VmFd};
 
 use super::{KvmError, Vcpu, cpuid, ioctl};
@@ -19,7 +19,6 @@ use crate::memory::GuestRam;
 /// A virtual machine: memory and interrupt controller, no virtual CPU yet.
 pub struct Vm {
     fd: VmFd,
-    supported_cpuid: CpuId,
     // Last, so that the guest's RAM is unmapped after the descriptor is closed.
     ram: Arc<GuestRam>,
 }
@@ -49,9 +48,7 @@ impl Vm {
             unsafe { fd.set_user_memory_region(region) }.map_err(ioctl("KVM_SET_USER_MEMORY_REGION"))?;
         }
         fd.create_irq_chip().map_err(ioctl("KVM_CREATE_IRQCHIP"))?;
-        let supported_cpuid =
-            kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(ioctl("KVM_GET_SUPPORTED_CPUID"))?;
-        Ok(Self { fd, supported_cpuid, ram })
+        Ok(Self { fd, ram })
     }
 
     /// The machine's memory.
@@ -59,10 +56,11 @@ impl Vm {
         &self.ram
     }
 
-    /// Creates virtual CPU `id` of `cpus`. To be called on the thread that will run it (KVM API, section 2).
-    pub fn create_vcpu(&self, id: u8, cpus: u8) -> Result<Vcpu, KvmError> {
+    /// Creates virtual CPU `id` of `cpus`, with what [`supported_cpuid`](super::supported_cpuid) returned. To be called
+    /// on the thread that will run it (KVM API, section 2).
+    pub fn create_vcpu(&self, id: u8, cpus: u8, supported: &CpuId) -> Result<Vcpu, KvmError> {
         let fd = self.fd.create_vcpu(u64::from(id)).map_err(ioctl("KVM_CREATE_VCPU"))?;
-        Vcpu::new(fd, self.fd.run_size(), &self.supported_cpuid, cpuid::Position { id, cpus })
+        Vcpu::new(fd, self.fd.run_size(), supported, cpuid::Position { id, cpus })
     }
 }
 

@@ -1,7 +1,6 @@
 //! From a configuration to a machine.
 
 use std::sync::Arc;
-use std::sync::mpsc;
 
 use super::platform::Platform;
 use super::{Machine, Shared};
@@ -47,7 +46,8 @@ pub enum BuildError {
 /// Builds the machine; it is [`Created`](super::Lifecycle::Created) then. `wake` rouses the event loop.
 ///
 /// The kernel file is looked at first, since a wrong file is the likeliest mistake and needs no KVM. The vCPU threads
-/// start as soon as there is a VM: they create their CPUs while this thread copies the kernel.
+/// come before the VM: they ask KVM for its CPUID while this thread creates the VM, and create their CPUs while it
+/// copies the kernel. One that fails in this ends the machine: see [`Machine::ending`].
 pub fn build(
     config: &VmConfig,
     console: Arc<ConsoleOutput>,
@@ -56,22 +56,20 @@ pub fn build(
     let timeline = Arc::clone(&shared.timeline);
     let mut image = KernelImage::open(&config.kernel)?;
 
-    let kvm = kvm::open()?;
+    let kvm = Arc::new(kvm::open()?);
+    let cpus = config.cpus.get();
+    kvm::check_vcpus(&kvm, cpus)?;
+    kvm::install_kick_handler()?;
     timeline.mark(Phase::KvmOpen);
+    let threads = VcpuThreads::spawn(&kvm, &shared, cpus)?;
 
     let regions = config.memory.regions()?;
     let ram = Arc::new(GuestRam::map(&regions, config.backing, config.prefault)?);
     timeline.mark(Phase::Memory);
 
-    let cpus = config.cpus.get();
-    kvm::check_vcpus(&kvm, cpus)?;
     let vm = Arc::new(Vm::create(&kvm, Arc::clone(&ram))?);
     timeline.mark(Phase::VmCreated);
-
-    kvm::install_kick_handler()?;
-    let (created, answers) = mpsc::channel();
-    let threads = VcpuThreads::spawn(&vm, &shared, cpus, &created)?;
-    drop(created);
+    threads.create_vcpus(&vm);
 
     let entry = load_guest(config, &mut image, &ram)?;
     timeline.mark(Phase::KernelLoaded);
@@ -79,9 +77,6 @@ pub fn build(
     let platform = Platform::assemble(&vm, console)?;
     timeline.mark(Phase::Devices);
 
-    for answer in answers {
-        answer?;
-    }
     let program = Program { entry, buses: platform.buses };
     Ok(Machine::new(shared, platform.serial, platform.power_button, program, threads))
 }
@@ -90,7 +85,7 @@ pub fn build(
 fn load_guest(config: &VmConfig, image: &mut KernelImage, ram: &GuestRam) -> Result<EntryState, BuildError> {
     let memory = ram.memory();
     let regions = config.memory.regions()?;
-    image.load(memory)?;
+    image.load(ram)?;
     let initrd = match &config.initrd {
         Some(path) => Some(load_initrd(path, image.plan(), &regions, memory)?),
         None => None,

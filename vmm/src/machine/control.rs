@@ -36,6 +36,7 @@ pub struct RunControl {
 
 #[derive(Default)]
 struct Threads {
+    created: usize,
     parked: usize,
 }
 
@@ -75,6 +76,20 @@ impl RunControl {
         threads.parked -= 1;
         drop(threads);
         self.order() == Order::Run
+    }
+
+    /// One more virtual CPU exists.
+    pub fn count_created(&self) {
+        self.lock().created += 1;
+        self.changed.notify_all();
+    }
+
+    /// Waits until `count` virtual CPUs exist, or never will because the order is to stop.
+    pub fn wait_created(&self, count: usize) {
+        let mut threads = self.lock();
+        while threads.created < count && self.order() != Order::Stop {
+            threads = self.changed.wait(threads).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Waits until `count` threads are parked, or have no reason to park any more. `false` after `limit`.

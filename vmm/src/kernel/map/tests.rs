@@ -1,0 +1,74 @@
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+
+use super::*;
+use crate::config::PageBacking;
+
+/// An ELF with one segment whose bytes start at `offset` in the file and go to 2 MiB in memory.
+fn kernel(offset: u64, bytes: &[u8]) -> (File, Kernel) {
+    let mut elf = vec![0; 0x78];
+    elf[..8].copy_from_slice(b"\x7fELF\x02\x01\x01\x00");
+    let mut put = |at: usize, bytes: &[u8]| elf[at..at + bytes.len()].copy_from_slice(bytes);
+    put(16, &2u16.to_le_bytes()); // e_type: ET_EXEC
+    put(18, &62u16.to_le_bytes()); // e_machine: EM_X86_64
+    put(20, &1u32.to_le_bytes());
+    put(24, &0x20_0000u64.to_le_bytes()); // e_entry
+    put(32, &64u64.to_le_bytes()); // e_phoff
+    put(52, &64u16.to_le_bytes());
+    put(54, &56u16.to_le_bytes());
+    put(56, &1u16.to_le_bytes()); // e_phnum
+    put(64, &1u32.to_le_bytes()); // p_type: PT_LOAD
+    put(68, &7u32.to_le_bytes());
+    put(72, &offset.to_le_bytes());
+    put(80, &0x20_0000u64.to_le_bytes()); // p_vaddr
+    put(88, &0x20_0000u64.to_le_bytes()); // p_paddr
+    put(96, &(bytes.len() as u64).to_le_bytes());
+    put(104, &(bytes.len() as u64 + 0x1000).to_le_bytes());
+    put(112, &0x1000u64.to_le_bytes());
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&elf).unwrap();
+    file.set_len(offset + bytes.len() as u64).unwrap();
+    // Holes stay holes: only what is not zero is written.
+    for (index, page) in bytes.chunks(4096).enumerate().filter(|(_, page)| page.iter().any(|&byte| byte != 0))
+    {
+        file.write_all_at(page, offset + index as u64 * 4096).unwrap();
+    }
+    let plan = Kernel::parse(&mut file).unwrap();
+    (file, plan)
+}
+
+fn loaded(offset: u64, bytes: &[u8]) -> Vec<u8> {
+    let (mut file, plan) = kernel(offset, bytes);
+    let ram = GuestRam::map(&boot::ram_regions(16 << 20).unwrap(), PageBacking::Host, false).unwrap();
+    load(&plan, &ram, &mut file).unwrap();
+    let mut seen = vec![0xaa; bytes.len() + 4096];
+    ram.memory().read_slice(&mut seen, GuestAddress(0x20_0000)).unwrap();
+    // The guest's writes are its own.
+    ram.memory().write_slice(&[0x55; 64], GuestAddress(0x20_0000)).unwrap();
+    let mut start = [0; 64];
+    file.read_exact_at(&mut start, offset).unwrap();
+    assert_eq!(start, bytes[..64], "the file was written");
+    seen
+}
+
+#[test]
+fn mapped_and_copied_parts_make_up_the_segment_and_zeros_follow_it() {
+    let mut bytes: Vec<u8> = (0..300_123u32).map(|index| (index % 251) as u8).collect();
+    bytes[100_000..200_000].fill(0);
+    for offset in [0x1000, 0x1800, 0x2000] {
+        let seen = loaded(offset, &bytes);
+        assert!(seen[..bytes.len()] == bytes[..], "offset {offset:#x}");
+        assert!(seen[bytes.len()..].iter().all(|&byte| byte == 0), "offset {offset:#x}");
+    }
+}
+
+#[test]
+fn a_range_outside_ram_is_not_mapped() {
+    let ram = GuestRam::map(&boot::ram_regions(16 << 20).unwrap(), PageBacking::Host, false).unwrap();
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 20).unwrap();
+    assert!(ram.map_file(16 << 20, &file, 0, 4096).is_err());
+    assert!(ram.map_file((16 << 20) - 4096, &file, 0, 8192).is_err());
+    assert!(ram.map_file(u64::MAX - 4095, &file, 0, 4096).is_err());
+    assert!(ram.map_file((16 << 20) - 4096, &file, 0, 4096).is_ok());
+}
