@@ -6,7 +6,10 @@ use vm_memory::{GuestAddress, GuestMemory, GuestMemoryError, Permissions, ReadVo
 ///
 /// `Bytes::read_exact_volatile_from` reads once and takes a short read for the end; read(2) gives at most 2 GiB at
 /// once, and pipes give what they have.
-pub(crate) fn read_exact<M, I>(
+///
+/// # Errors
+/// Where the range is not RAM, or the source has fewer bytes or cannot be read.
+pub fn read_exact<M, I>(
     mem: &M,
     address: GuestAddress,
     size: u64,

@@ -40,6 +40,7 @@ mod testkit;
 
 pub use bzimage::{HeaderError, SetupHeader, UNPACK_LIMIT, UnpackError, unpack};
 pub use cmdline::{CMDLINE_MAX, Cmdline, CmdlineError};
+pub use copy::read_exact;
 pub use entry::{BootError, BootRequest, ControlRegisters, EntryState, Protocol, Registers, enter};
 pub use gdt::{DescriptorTable, SegmentDescriptor, Segments};
 pub use image::{ElfError, Format, ImageError, Kernel, Segment, identify, scrub};

@@ -27,14 +27,22 @@ pub mod signals;
 pub mod timeline;
 pub mod vcpu_thread;
 
-/// An error and its causes in one line.
+/// An error and its causes in one line, for a terminal: control characters of what they quote are escaped.
 pub fn error_line(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
+    let mut line = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if !line.is_empty() {
+            line.push_str(": ");
+        }
+        for character in error.to_string().chars() {
+            if character.is_control() {
+                line.extend(character.escape_default());
+            } else {
+                line.push(character);
+            }
+        }
+        next = error.source();
     }
     line
 }

@@ -55,13 +55,12 @@ impl Log for Logger {
     fn log(&self, record: &Record<'_>) {
         let line = format!("mote: {}: {}\n", record.level().as_str().to_ascii_lowercase(), record.args());
         // A log that cannot be written must not stop the machine.
-        let _ = match &self.file {
-            Some(file) => match file.lock() {
-                Ok(mut file) => file.write_all(line.as_bytes()),
-                Err(_) => Ok(()),
-            },
-            None => io::stderr().write_all(line.as_bytes()),
-        };
+        match &self.file {
+            Some(file) => {
+                let _ = file.lock().map(|mut file| file.write_all(line.as_bytes()));
+            }
+            None => crate::console::tell(&line),
+        }
     }
 
     fn flush(&self) {}

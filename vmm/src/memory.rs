@@ -5,7 +5,6 @@
 )]
 
 use std::ffi::c_void;
-use std::fs::File;
 use std::io;
 use std::ptr;
 
@@ -75,7 +74,6 @@ pub struct Slot {
 /// All RAM of one guest; unmapped when dropped.
 pub struct GuestRam {
     memory: GuestMemoryMmap,
-    backing: PageBacking,
     // After `memory`, which points into it.
     mappings: Vec<Mapping>,
 }
@@ -103,39 +101,12 @@ impl GuestRam {
             guest_regions.extend(GuestRegionMmap::new(raw, GuestAddress(region.start)));
             mappings.push(mapping);
         }
-        Ok(Self { memory: GuestMemoryMmap::from_regions(guest_regions)?, backing, mappings })
+        Ok(Self { memory: GuestMemoryMmap::from_regions(guest_regions)?, mappings })
     }
 
     /// The RAM as the guest addresses it.
     pub fn memory(&self) -> &GuestMemoryMmap {
         &self.memory
-    }
-
-    /// Lets a part of the guest's RAM be a private copy of a file's pages: nothing is copied until the guest writes,
-    /// and what it only reads is shared by all machines through the page cache. All three numbers are multiples of the page size.
-    ///
-    /// # Errors
-    /// Where the range is not RAM, or the file's filesystem cannot map; nothing has changed then.
-    pub fn map_file(&self, guest_address: u64, file: &File, offset: u64, size: u64) -> io::Result<()> {
-        let outside = || io::Error::from(rustix::io::Errno::INVAL);
-        let mapping =
-            self.mappings.iter().find(|mapping| mapping.contains(guest_address, size)).ok_or_else(outside)?;
-        let distance = usize::try_from(guest_address - mapping.guest).map_err(|_| outside())?;
-        let size = usize::try_from(size).map_err(|_| outside())?;
-        // SAFETY: distance + size lies within the mapping (checked).
-        let address = unsafe { mapping.address.cast::<u8>().add(distance) };
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
-        // SAFETY: replaces a part of our own mapping by another that is readable and writable too; nobody holds a
-        // reference into it, as vm-memory hands out volatile access only.
-        unsafe {
-            rustix::mm::mmap(address.cast(), size, ProtFlags::READ | ProtFlags::WRITE, flags, file, offset)
-        }?;
-        Ok(())
-    }
-
-    /// Whether a file's pages may stand for RAM: not where the user wants huge pages instead.
-    pub fn takes_file_pages(&self) -> bool {
-        self.backing == PageBacking::Host
     }
 
     /// The pieces to register with KVM.
@@ -199,13 +170,6 @@ impl Mapping {
         // The guest's secrets have no place in a core dump of the VMM; best effort.
         let _ = mapping.advise(Advice::LinuxDontDump);
         Ok(mapping)
-    }
-
-    fn contains(&self, guest_address: u64, size: u64) -> bool {
-        guest_address
-            .checked_sub(self.guest)
-            .and_then(|distance| distance.checked_add(size))
-            .is_some_and(|end| end <= self.size as u64)
     }
 
     fn advise(&self, advice: Advice) -> rustix::io::Result<()> {

@@ -5,7 +5,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::console::{ConsoleInput, ConsoleOutput, Flushed, Key};
+use rustix::termios::isatty;
+
+use crate::console::{self, ConsoleInput, ConsoleOutput, Flushed, Key};
 use crate::event_loop::{EventLoop, Interest, Waker};
 use crate::machine::Machine;
 use crate::outcome::{Ending, Outcome};
@@ -13,6 +15,12 @@ use crate::signals::Signals;
 
 /// How long a line without its end waits for more before it is shown.
 const FLUSH_DELAY: Duration = Duration::from_millis(2);
+
+/// How long the reader of the last output has where the user wants the machine to end at once.
+const LINGER: Duration = Duration::from_millis(250);
+
+/// A limit beyond this is none: 100 years.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 const WAKE: u64 = 0;
 const SIGNAL: u64 = 1;
@@ -38,6 +46,8 @@ pub struct Session {
     console: Arc<ConsoleOutput>,
     wake: Waker,
     signals: Signals,
+    /// Stdin is a terminal in raw mode.
+    terminal: bool,
     // State.
     input: ConsoleInput,
     stdin: Stdin,
@@ -68,7 +78,7 @@ pub struct Wiring {
     pub wake: Waker,
     /// The signals that end a machine.
     pub signals: Signals,
-    /// A person types on a terminal.
+    /// Stdin is a terminal, and in raw mode for us.
     pub terminal: bool,
 }
 
@@ -78,10 +88,13 @@ impl Session {
         let events = EventLoop::new()?;
         events.add(&wiring.wake, WAKE, Interest::Read)?;
         events.add(&wiring.signals, SIGNAL, Interest::Read)?;
-        let stdin = match events.add(io::stdin(), STDIN, Interest::Read) {
-            Ok(true) => Stdin::Watched,
-            Ok(false) => Stdin::File,
-            Err(error) => return Err(error),
+        let stdin = if isatty(io::stdin()) && !wiring.terminal {
+            // Others type there: to read it from the background would stop this process (SIGTTIN).
+            Stdin::Closed
+        } else if events.add(io::stdin(), STDIN, Interest::Read)? {
+            Stdin::Watched
+        } else {
+            Stdin::File
         };
         Ok(Self {
             limits,
@@ -90,6 +103,7 @@ impl Session {
             console: wiring.console,
             wake: wiring.wake,
             signals: wiring.signals,
+            terminal: wiring.terminal,
             input: ConsoleInput::new(wiring.terminal),
             stdin,
             stalled: false,
@@ -103,10 +117,13 @@ impl Session {
     pub fn run(mut self) -> Ending {
         let ending = match self.machine.start() {
             Ok(()) => self.drive(),
-            Err(error) => Ending::new(Outcome::Error, error.to_string()),
+            // A vCPU thread that failed before the start says more than that the machine has stopped.
+            Err(error) => {
+                self.machine.ending().unwrap_or_else(|| Ending::new(Outcome::Error, error.to_string()))
+            }
         };
         self.machine.stop();
-        self.finish_output();
+        self.finish_output(ending.outcome);
         let lost = self.machine.serial_lost();
         if lost > 0 {
             log::warn!("the guest sent {lost} bytes to a serial port that was busy; they are lost");
@@ -208,7 +225,12 @@ impl Session {
     fn read_stdin(&mut self) -> io::Result<Option<Ending>> {
         let mut bytes = [0; 256];
         let room = self.input.room().min(bytes.len());
-        if room == 0 {
+        if room == 0 || self.stdin == Stdin::Closed {
+            return Ok(None);
+        }
+        if self.terminal && !console::is_ours(io::stdin().as_fd()) {
+            // We were put into the background: what is typed is for others now.
+            self.watch_stdin(Stdin::Closed)?;
             return Ok(None);
         }
         match rustix::io::read(io::stdin().as_fd(), &mut bytes[..room]) {
@@ -265,30 +287,40 @@ impl Session {
         };
         if i32::from(signal) == libc::SIGTERM && self.shutdown.is_none() && !self.limits.shutdown.is_zero() {
             self.machine.press_power_button()?;
-            self.shutdown = Some((Instant::now() + self.limits.shutdown, signal));
+            self.shutdown = Some((Instant::now() + self.limits.shutdown.min(FOREVER), signal));
             return Ok(None);
         }
         Ok(Some(Ending::signal(signal, format!("ended by signal {signal}"))))
     }
 
     /// The guest's last words: a reader that is merely slow gets them, one that is stuck does not hold us for ever.
-    fn finish_output(&mut self) {
-        let patience = Instant::now() + self.limits.shutdown;
-        while self.console.flush() == Flushed::Stalled {
-            let limit = self.timeout_at.map_or(patience, |at| at.min(patience));
-            if Instant::now() >= limit || self.signals.next().is_some() || self.wait_writable(limit).is_err()
-            {
-                log::warn!("the console's reader does not read; the guest's last output is lost");
-                return;
-            }
+    fn finish_output(&self, outcome: Outcome) {
+        let patience = match outcome {
+            Outcome::Signal => self.limits.shutdown.min(LINGER),
+            _ => self.limits.shutdown.min(FOREVER),
+        };
+        let patience = Instant::now() + patience;
+        let limit = self.timeout_at.map_or(patience, |at| at.min(patience));
+        if !self.flush_before(limit).unwrap_or(false) {
+            log::warn!("the console's reader does not read; the guest's last output is lost");
         }
     }
 
-    fn wait_writable(&mut self, limit: Instant) -> io::Result<()> {
-        if !self.stalled {
-            self.stalled = true;
-            self.events.add(self.console.sink(), STDOUT, Interest::Write)?;
+    /// `false`: time ran out, or another signal came.
+    fn flush_before(&self, limit: Instant) -> io::Result<bool> {
+        if self.console.flush() == Flushed::Empty {
+            return Ok(true);
         }
-        self.events.wait(Some(limit), |_| {})
+        // A loop of its own: nobody handles input and wake-ups any more, and they would end each wait at once.
+        let events = EventLoop::new()?;
+        events.add(self.console.sink(), STDOUT, Interest::Write)?;
+        events.add(&self.signals, SIGNAL, Interest::Read)?;
+        while self.console.flush() == Flushed::Stalled {
+            if Instant::now() >= limit || self.signals.next().is_some() {
+                return Ok(false);
+            }
+            events.wait(Some(limit), |_| {})?;
+        }
+        Ok(true)
     }
 }

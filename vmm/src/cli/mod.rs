@@ -2,10 +2,10 @@
 
 mod doctor;
 mod guest;
+mod heap;
 mod run;
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -35,6 +35,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let timeline = Timeline::default();
     timeline.mark(Phase::Exec);
+    heap::share_one_arena();
     let wanted = |argument: OsString| argument.as_encoded_bytes().starts_with(b"--timeline");
     let start = std::env::args_os().any(wanted).then(process_start_ns);
     let cli = match Cli::try_parse() {
@@ -57,8 +58,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
 
 /// Says one line on stderr.
 fn say(line: &str) {
-    // A closed stderr leaves nobody to tell.
-    let _ = writeln!(std::io::stderr(), "mote: {line}");
+    crate::console::tell(&format!("mote: {line}\n"));
 }
 
 fn fail(line: &str) -> ExitCode {

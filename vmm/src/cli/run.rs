@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use boot::{Cmdline, Protocol};
 use clap::ValueEnum;
 
-use super::say;
+use super::{heap, say};
 use crate::config::{ConfigFile, CpuCount, Kernel, LoggerConfig, MemorySize, PageBacking, VmConfig};
 use crate::console::{ConsoleOutput, RawTerminal, Sink};
 use crate::event_loop::Waker;
@@ -163,6 +163,7 @@ fn run_machine(args: &RunArgs, timeline: &Arc<Timeline>, since: Instant) -> Resu
     })?;
     timeline.mark(Phase::Args);
 
+    heap::give_back();
     let signals = Signals::take_over()?;
     let wake = Waker::new()?;
     let sink = Sink::new(io::stdout().as_fd().try_clone_to_owned()?)?;

@@ -178,7 +178,7 @@ impl ConfigFile {
             ),
             (
                 "machine-config.cpu_template",
-                machine.is_some_and(|m| asks(m.cpu_template.as_ref())),
+                machine.is_some_and(|m| asks(m.cpu_template.as_ref().filter(|&name| name != "None"))),
                 "mote passes on the CPU that KVM supports",
             ),
             (
@@ -238,7 +238,6 @@ fn asks(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Null) => false,
         Some(Value::Array(items)) => !items.is_empty(),
-        Some(Value::String(text)) => text != "None",
         Some(_) => true,
     }
 }

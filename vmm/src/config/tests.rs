@@ -80,6 +80,7 @@ fn what_the_format_has_and_mote_has_not_is_refused_by_name() {
             "machine-config.cpu_template",
         ),
         (r#"{"logger": {"show_level": false}}"#, "logger.show_level"),
+        (r#"{"drives": "None"}"#, "drives"),
     ];
     for (text, expected) in cases {
         match ConfigFile::parse(text.as_bytes()) {

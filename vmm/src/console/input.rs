@@ -1,7 +1,11 @@
 //! From stdin to the serial port, with Ctrl-A as the escape key.
 
-/// Bytes that wait for the guest to read; what is typed beyond stays in the terminal's own buffer.
+/// Bytes that wait for the guest to read; what a file or pipe holds beyond stays there.
 const CAPACITY: usize = 256;
+
+/// As many where a person types. Typing beyond is lost, but for mote's own keys: a guest that does not read
+/// must not keep its user from ending it.
+const TYPED_CAPACITY: usize = 64 << 10;
 
 /// Ctrl-A: the next key is for mote.
 const ESCAPE: u8 = 0x01;
@@ -29,7 +33,7 @@ impl ConsoleInput {
 
     /// How many more bytes may be read from stdin.
     pub fn room(&self) -> usize {
-        CAPACITY.saturating_sub(self.pending.len())
+        if self.escape_keys { CAPACITY } else { CAPACITY.saturating_sub(self.pending.len()) }
     }
 
     /// Takes what was read.
@@ -41,7 +45,9 @@ impl ConsoleInput {
                 // Ctrl-A twice is one Ctrl-A for the guest; other keys lose the escape before them.
                 _ => {
                     self.escaped = false;
-                    self.pending.push(byte);
+                    if self.pending.len() < TYPED_CAPACITY {
+                        self.pending.push(byte);
+                    }
                 }
             }
         }
@@ -85,6 +91,17 @@ mod tests {
         let mut input = ConsoleInput::new(false);
         assert_eq!(input.accept(b"\x01x"), None);
         assert_eq!(input.room(), CAPACITY - 2);
+    }
+
+    #[test]
+    fn a_guest_that_does_not_read_can_be_quit() {
+        let mut input = ConsoleInput::new(true);
+        for _ in 0..2 * TYPED_CAPACITY / CAPACITY {
+            assert!(input.room() > 0);
+            assert_eq!(input.accept(&[b'.'; CAPACITY]), None);
+        }
+        assert_eq!(input.pending.len(), TYPED_CAPACITY);
+        assert_eq!(input.accept(b"\x01x"), Some(Key::Quit));
     }
 
     #[test]

@@ -11,5 +11,5 @@ mod terminal;
 
 pub use input::{ConsoleInput, Key};
 pub use output::{ConsoleOutput, Flushed, SerialOutput};
-pub use sink::Sink;
-pub use terminal::RawTerminal;
+pub use sink::{Sink, tell};
+pub use terminal::{RawTerminal, is_ours};

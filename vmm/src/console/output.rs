@@ -118,8 +118,14 @@ impl ConsoleOutput {
                     return;
                 }
                 Err(error) => {
-                    log::debug!("the console's output is closed ({error}); the guest's output is dropped");
                     buffer.closed = true;
+                    match error.kind() {
+                        // A reader that has seen enough.
+                        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                            log::debug!("the console's reader is gone; the guest's output is dropped");
+                        }
+                        _ => log::warn!("the guest's output cannot be written and is dropped: {error}"),
+                    }
                 }
             }
         }

@@ -1,7 +1,8 @@
-//! Stdout, written without ever waiting for its reader.
+//! Stdout, written without ever waiting for its reader; stderr, without waiting for long.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, Mode, OFlags};
@@ -9,6 +10,10 @@ use rustix::net::SendFlags;
 
 /// A pipe that polls writable takes this much without waiting (pipe(7), PIPE_BUF).
 const PIPE_BUF: usize = 4096;
+/// A terminal that polls writable takes one byte; how many more, it does not say.
+const TERMINAL_BUF: usize = 1;
+/// How long the reader of stderr may take.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Where the console's output goes.
 pub struct Sink {
@@ -22,8 +27,8 @@ enum Kind {
     File,
     /// A pipe or terminal of our own open file description, which is non-blocking.
     NonBlocking,
-    /// One that could not be opened again: ask before each write.
-    Ask,
+    /// One that could not be opened again: ask before each write, of at most so much.
+    Ask(usize),
     /// A socket: each send says that it must not wait.
     Socket,
 }
@@ -36,20 +41,21 @@ impl Sink {
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         let file_type = FileType::from_raw_mode(rustix::fs::fstat(&fd)?.st_mode);
         let kind = match file_type {
-            FileType::Fifo | FileType::CharacterDevice => return Ok(Self::reopen(fd)),
+            FileType::Fifo => return Ok(Self::reopen(fd, PIPE_BUF)),
+            FileType::CharacterDevice => return Ok(Self::reopen(fd, TERMINAL_BUF)),
             FileType::Socket => Kind::Socket,
             _ => Kind::File,
         };
         Ok(Self { fd, kind })
     }
 
-    fn reopen(fd: OwnedFd) -> Self {
-        use std::os::fd::AsRawFd;
+    /// Fails where the terminal or pipe belongs to another user (after `sudo -u`, say), or /proc is not mounted.
+    fn reopen(fd: OwnedFd, at_once: usize) -> Self {
         let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
         let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         match rustix::fs::open(path, flags, Mode::empty()) {
             Ok(own) => Self { fd: own, kind: Kind::NonBlocking },
-            Err(_) => Self { fd, kind: Kind::Ask },
+            Err(_) => Self { fd, kind: Kind::Ask(at_once) },
         }
     }
 
@@ -58,16 +64,38 @@ impl Sink {
         let written = match self.kind {
             Kind::File | Kind::NonBlocking => rustix::io::write(&self.fd, bytes),
             Kind::Socket => rustix::net::send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL),
-            Kind::Ask if !self.writable() => Err(rustix::io::Errno::AGAIN),
-            Kind::Ask => rustix::io::write(&self.fd, &bytes[..bytes.len().min(PIPE_BUF)]),
+            Kind::Ask(_) if !self.writable_within(Duration::ZERO) => Err(rustix::io::Errno::AGAIN),
+            Kind::Ask(at_once) => rustix::io::write(&self.fd, &bytes[..bytes.len().min(at_once)]),
         };
         written.map_err(io::Error::from)
     }
 
-    fn writable(&self) -> bool {
+    /// `time` is less than a second.
+    fn writable_within(&self, time: Duration) -> bool {
         let mut fds = [PollFd::new(&self.fd, PollFlags::OUT)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        matches!(poll(&mut fds, Some(&now)), Ok(ready) if ready > 0)
+        let time = Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
+        matches!(poll(&mut fds, Some(&time)), Ok(ready) if ready > 0)
+    }
+}
+
+/// Says something to people, on stderr. Where nobody reads, or nobody is there, it is lost: a log line must not hold up
+/// the machine, nor the last message the exit code.
+pub fn tell(text: &str) {
+    let Some(sink) = io::stderr().as_fd().try_clone_to_owned().and_then(Sink::new).ok() else { return };
+    let deadline = Instant::now() + PATIENCE;
+    let mut rest = text.as_bytes();
+    while !rest.is_empty() {
+        match sink.write(rest) {
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() || !sink.writable_within(left) {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
     }
 }
 

@@ -1,10 +1,14 @@
 //! The terminal in raw mode, and back.
+#![expect(
+    unsafe_code,
+    reason = "rustix has no process group 0, which is what one outside our PID namespace has"
+)]
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetpgrp, tcsetattr};
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 
 /// What has to be put back; here so that a panic's hook finds it too.
 static SAVED: Mutex<Option<(OwnedFd, Termios)>> = Mutex::new(None);
@@ -13,16 +17,17 @@ static SAVED: Mutex<Option<(OwnedFd, Termios)>> = Mutex::new(None);
 pub struct RawTerminal(());
 
 impl RawTerminal {
-    /// Switches stdin's terminal to raw mode. `None` where stdin is no terminal, or not ours to read (a background
-    /// job that touches its terminal is stopped by the kernel).
+    /// Switches stdin's terminal to raw mode. `None` where stdin is no terminal, or not ours to use.
     pub fn enter() -> io::Result<Option<Self>> {
         let stdin = io::stdin();
-        if !isatty(&stdin) || tcgetpgrp(&stdin).ok() != Some(rustix::process::getpgrp()) {
+        if !isatty(&stdin) || !is_ours(stdin.as_fd()) {
             return Ok(None);
         }
         let saved = tcgetattr(&stdin)?;
         let mut raw = saved.clone();
         raw.make_raw();
+        // A guest without a terminal driver of its own ends its lines with a line feed alone, as any program does.
+        raw.output_modes = saved.output_modes;
         *lock() = Some((stdin.as_fd().try_clone_to_owned()?, saved));
         let terminal = Self(());
         // Panics abort, without unwinding: the hook is what runs.
@@ -31,7 +36,8 @@ impl RawTerminal {
             restore();
             default_hook(info);
         }));
-        tcsetattr(&stdin, OptionalActions::Drain, &raw)?;
+        // Not "when the output has drained": that is never, on a terminal that nobody reads.
+        tcsetattr(&stdin, OptionalActions::Now, &raw)?;
         Ok(Some(terminal))
     }
 }
@@ -42,9 +48,25 @@ impl Drop for RawTerminal {
     }
 }
 
+/// Whether this process may read and change a terminal. A background job may not: the kernel would stop it (SIGTTIN,
+/// SIGTTOU), and with it the machine and all its time limits.
+pub fn is_ours(terminal: BorrowedFd<'_>) -> bool {
+    // SAFETY: only asks; a descriptor that is no terminal is an error.
+    let foreground = unsafe { libc::tcgetpgrp(terminal.as_raw_fd()) };
+    if foreground < 0 {
+        // On a terminal that does not control our session there is no job control.
+        return io::Error::last_os_error().raw_os_error() == Some(libc::ENOTTY);
+    }
+    // SAFETY: only asks, and cannot fail.
+    foreground == unsafe { libc::getpgrp() }
+}
+
 /// Puts the terminal back as it was found. A second call does nothing.
 fn restore() {
-    if let Some((terminal, saved)) = lock().take() {
+    if let Some((terminal, saved)) = lock().take()
+        // In the background, the shell has put it back already.
+        && is_ours(terminal.as_fd())
+    {
         // A terminal that is gone needs no restoring.
         let _ = tcsetattr(terminal, OptionalActions::Now, &saved);
     }

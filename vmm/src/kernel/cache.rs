@@ -95,13 +95,13 @@ fn nameless(directory: &Path) -> io::Result<File> {
     Ok(rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?.into())
 }
 
-/// Leaves holes where the kernel is zero, so that [`map`](super::map) finds out which pages need not be loaded.
+/// Leaves holes where the kernel is zero, so that [`copy`](super::copy) need not touch those pages.
 struct Sparse<'a> {
     file: &'a File,
     size: u64,
 }
 
-/// Shorter runs of zeros are written: each hole is one more mapping in each machine.
+/// Shorter runs of zeros are written: each hole costs two system calls in each start.
 const HOLE: usize = 64 << 10;
 
 impl Write for Sparse<'_> {

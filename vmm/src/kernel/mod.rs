@@ -3,7 +3,7 @@
 //! A bzImage is replaced by its unpacked kernel, from the [`cache`] where it has been unpacked before.
 
 mod cache;
-mod map;
+mod copy;
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};
@@ -13,7 +13,6 @@ use boot::{Format, Initrd, Protocol, RamRegions, UnpackError};
 use vm_memory::{GuestMemoryMmap, ReadVolatile};
 
 use crate::config;
-use crate::memory::GuestRam;
 
 /// A kernel or initrd that cannot be booted.
 #[derive(Debug, thiserror::Error)]
@@ -119,13 +118,11 @@ impl KernelImage {
         }
     }
 
-    /// Brings the kernel to guest RAM: copied, or its file's pages mapped.
-    pub fn load(&mut self, ram: &GuestRam) -> Result<(), KernelError> {
-        let memory = ram.memory();
+    /// Copies the kernel to guest RAM.
+    pub fn load(&mut self, memory: &GuestMemoryMmap) -> Result<(), KernelError> {
         match &mut self.source {
             Source::Embedded(image) => self.plan.load(memory, image),
-            Source::File(file) if ram.takes_file_pages() => map::load(&self.plan, ram, file),
-            Source::File(file) => self.plan.load(memory, file),
+            Source::File(file) => copy::load(&self.plan, memory, file),
         }
         .map_err(|source| KernelError::Image { name: self.name.clone(), source })
     }
@@ -135,13 +132,13 @@ impl KernelImage {
 pub fn load_initrd(
     path: &Path,
     kernel: &boot::Kernel,
-    ram: &RamRegions,
+    regions: &RamRegions,
     memory: &GuestMemoryMmap,
 ) -> Result<Initrd, KernelError> {
     let mut file = open_regular(path)?;
     let size = file.metadata().map_err(|source| KernelError::Read { path: path.to_owned(), source })?.len();
     let refused = |source| KernelError::Initrd { path: path.to_owned(), source };
-    let initrd = Initrd::place(size, kernel, ram).map_err(refused)?;
+    let initrd = Initrd::place(size, kernel, regions).map_err(refused)?;
     initrd.load(memory, &mut file).map_err(refused)?;
     Ok(initrd)
 }

@@ -10,7 +10,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use kvm_bindings::kvm_run;
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
+use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_signal};
 
 thread_local! {
     /// `immediate_exit` of the vCPU that runs on this thread; null elsewhere.
@@ -25,8 +25,11 @@ extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_v
     }
 }
 
-/// Installs the handler, once for the process.
+/// Installs the handler, once for the process, and lets the signal through: a parent may have left it blocked, and
+/// threads inherit that.
 pub fn install_kick_handler() -> std::io::Result<()> {
+    // A failure means a set of signals that cannot be: that of one signal can.
+    let _ = unblock_signal(SIGRTMIN());
     static ONCE: Once = Once::new();
     let mut result = Ok(());
     ONCE.call_once(|| {

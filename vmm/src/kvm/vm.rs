@@ -1,8 +1,7 @@
 //! One virtual machine: its memory slots, its interrupt controller, its interrupt lines.
 //!
 //! The order of the calls is measured, not a matter of taste: each in-kernel device registers itself on KVM's
-//! buses, and on kernels before 7d9a0273c459 ("use call_srcu") a memory slot that comes after waits for an SRCU
-//! grace period, some 4 ms. So: memory slots, then the interrupt controller, then virtual CPUs; ioeventfds and
+//! buses, and a memory slot or virtual CPU that comes after may wait for an SRCU grace period, some 4 ms. So: memory slots, then the interrupt controller, then virtual CPUs; ioeventfds and
 //! irqfds, where a device wants them, come last.
 #![expect(unsafe_code, reason = "KVM_SET_USER_MEMORY_REGION hands the guest our address space")]
 

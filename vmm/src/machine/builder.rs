@@ -85,7 +85,7 @@ pub fn build(
 fn load_guest(config: &VmConfig, image: &mut KernelImage, ram: &GuestRam) -> Result<EntryState, BuildError> {
     let memory = ram.memory();
     let regions = config.memory.regions()?;
-    image.load(ram)?;
+    image.load(memory)?;
     let initrd = match &config.initrd {
         Some(path) => Some(load_initrd(path, image.plan(), &regions, memory)?),
         None => None,

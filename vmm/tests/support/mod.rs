@@ -44,6 +44,17 @@ macro_rules! need_kvm {
     };
 }
 
+/// The CPU time that a process has used so far.
+pub fn cpu_time(pid: u32) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    // First field of each thread's schedstat, in ns (Linux's Documentation/scheduler/sched-stats.rst).
+    let spent = tasks.map(|task| {
+        let text = std::fs::read_to_string(task.expect("it runs").path().join("schedstat")).expect("it runs");
+        text.split_ascii_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0)
+    });
+    Duration::from_nanos(spent.sum())
+}
+
 /// A running mote.
 pub struct Mote {
     child: Child,

@@ -1,11 +1,14 @@
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 
+use vm_memory::Bytes;
+
 use super::*;
 use crate::config::PageBacking;
+use crate::memory::GuestRam;
 
 /// An ELF with one segment whose bytes start at `offset` in the file and go to 2 MiB in memory.
-fn kernel(offset: u64, bytes: &[u8]) -> (File, Kernel) {
+fn image(offset: u64, bytes: &[u8]) -> (File, Kernel) {
     let mut elf = vec![0; 0x78];
     elf[..8].copy_from_slice(b"\x7fELF\x02\x01\x01\x00");
     let mut put = |at: usize, bytes: &[u8]| elf[at..at + bytes.len()].copy_from_slice(bytes);
@@ -38,21 +41,16 @@ fn kernel(offset: u64, bytes: &[u8]) -> (File, Kernel) {
 }
 
 fn loaded(offset: u64, bytes: &[u8]) -> Vec<u8> {
-    let (mut file, plan) = kernel(offset, bytes);
+    let (mut file, plan) = image(offset, bytes);
     let ram = GuestRam::map(&boot::ram_regions(16 << 20).unwrap(), PageBacking::Host, false).unwrap();
-    load(&plan, &ram, &mut file).unwrap();
+    load(&plan, ram.memory(), &mut file).unwrap();
     let mut seen = vec![0xaa; bytes.len() + 4096];
     ram.memory().read_slice(&mut seen, GuestAddress(0x20_0000)).unwrap();
-    // The guest's writes are its own.
-    ram.memory().write_slice(&[0x55; 64], GuestAddress(0x20_0000)).unwrap();
-    let mut start = [0; 64];
-    file.read_exact_at(&mut start, offset).unwrap();
-    assert_eq!(start, bytes[..64], "the file was written");
     seen
 }
 
 #[test]
-fn mapped_and_copied_parts_make_up_the_segment_and_zeros_follow_it() {
+fn data_is_copied_and_holes_stay_zero() {
     let mut bytes: Vec<u8> = (0..300_123u32).map(|index| (index % 251) as u8).collect();
     bytes[100_000..200_000].fill(0);
     for offset in [0x1000, 0x1800, 0x2000] {
@@ -63,12 +61,7 @@ fn mapped_and_copied_parts_make_up_the_segment_and_zeros_follow_it() {
 }
 
 #[test]
-fn a_range_outside_ram_is_not_mapped() {
-    let ram = GuestRam::map(&boot::ram_regions(16 << 20).unwrap(), PageBacking::Host, false).unwrap();
-    let file = tempfile::tempfile().unwrap();
-    file.set_len(1 << 20).unwrap();
-    assert!(ram.map_file(16 << 20, &file, 0, 4096).is_err());
-    assert!(ram.map_file((16 << 20) - 4096, &file, 0, 8192).is_err());
-    assert!(ram.map_file(u64::MAX - 4095, &file, 0, 4096).is_err());
-    assert!(ram.map_file((16 << 20) - 4096, &file, 0, 4096).is_ok());
+fn a_segment_that_is_one_hole_needs_no_copy() {
+    let seen = loaded(0x1000, &vec![0; 1 << 20]);
+    assert!(seen.iter().all(|&byte| byte == 0));
 }
