@@ -281,3 +281,17 @@ fn memory_may_be_filled_in_advance_and_in_huge_pages() {
         assert_eq!(end.code(), 0, "{end:?}");
     }
 }
+
+#[test]
+fn a_timeline_on_stderr_overwrites_nothing() {
+    need_kvm!();
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let shell = format!(
+        "exec 2>{}; echo before >&2; {MOTE} run --timeline /dev/stderr >/dev/null; echo after >&2",
+        log.display()
+    );
+    assert!(Command::new("sh").args(["-c", &shell]).status().unwrap().success());
+    let text = std::fs::read_to_string(log).unwrap();
+    assert!(text.starts_with("before\n{\"phase\":\"exec\"") && text.ends_with("after\n"), "{text}");
+}

@@ -24,12 +24,21 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a machine on this terminal until its guest ends; without a kernel, the guest inside mote
+    #[command(after_help = RUN_HELP)]
     Run(Box<run::RunArgs>),
     /// Write the guest inside mote to a file, to boot it under another VMM
     Guest(guest::GuestArgs),
     /// Say what this host can do, and the cure for what it cannot
     Doctor,
 }
+
+const RUN_HELP: &str = "\
+Keys: Ctrl-A x ends the machine, Ctrl-A Ctrl-A sends one Ctrl-A; all others, Ctrl-C included, are the guest's.
+SIGTERM presses the power button; a second one, SIGINT, SIGHUP or SIGQUIT ends the machine at once.
+
+Exit codes: 0 the guest powered off or asked for a reset; 1 host or configuration error; 2 bad command line;
+  3 the guest crashed or panicked; 5 the guest reported a status that is not 0; 6 --timeout passed;
+  128 + n ended by signal n.";
 
 /// The whole program.
 pub fn main() -> ExitCode {

@@ -252,16 +252,19 @@ impl Outputs {
     }
 }
 
+/// Opens a file for writing, empty. Our own stdout and stderr are shared rather than opened again: a second open file
+/// description would have a position of its own, and overwrite what others write there.
 fn create(path: &std::path::Path) -> Result<File, RunError> {
-    let mut options = File::options();
-    options.create(true).append(true);
     let cannot = |source| RunError::Open { what: format!("{} for writing", path.display()), source };
-    let file = options.open(path).map_err(cannot)?;
-    // /dev/stderr may be a file that others write to as well: only a file of our own is emptied.
-    if !path.starts_with("/dev") && file.metadata().map_err(cannot)?.is_file() {
-        file.set_len(0).map_err(cannot)?;
+    let inherited = match path.to_str() {
+        Some("/dev/stdout") => Some(io::stdout().as_fd().try_clone_to_owned()),
+        Some("/dev/stderr") => Some(io::stderr().as_fd().try_clone_to_owned()),
+        _ => None,
+    };
+    match inherited {
+        Some(fd) => fd.map(File::from).map_err(cannot),
+        None => File::create(path).map_err(cannot),
     }
-    Ok(file)
 }
 
 /// The descriptor that our parent left open for us.

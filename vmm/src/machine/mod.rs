@@ -104,6 +104,8 @@ impl Machine {
         self.shared.control.give(Order::Park);
         self.threads.kick();
         if !self.shared.control.wait_parked(self.threads.count(), PAUSE_LIMIT) {
+            // Those that did park go on: the machine is still running.
+            self.shared.control.give(Order::Run);
             return Err(LifecycleError::Unresponsive);
         }
         // A guest that ended on its way to the pause is stopped, not paused.
