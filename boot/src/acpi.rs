@@ -34,6 +34,14 @@ const SDT_HEADER_SIZE: u32 = 36;
 const NO_VGA: u16 = 1 << 2;
 const NO_CMOS_RTC: u16 = 1 << 5;
 
+/// Linux does not use the reset register of a hardware-reduced machine: it takes such a machine for an EFI one, finds no
+/// EFI, and jumps to the firmware's reset vector in real mode. This is what it finds there:
+/// `mov dx, port; mov al, value; out dx, al; hlt`.
+const RESET_CODE: [u8; 7] = {
+    let [low, high] = layout::ACPI_RESET_PORT.to_le_bytes();
+    [0xba, low, high, 0xb0, layout::ACPI_RESET_VALUE, 0xee, 0xf4]
+};
+
 /// Tables start on these boundaries; the RSDP must (5.2.5.1).
 const ALIGNMENT: usize = 16;
 
@@ -99,6 +107,7 @@ pub fn write<M: GuestMemory>(mem: &M, cpus: u8, nodes: &[DeviceNode]) -> Result<
         return Err(AcpiError::TooLarge { size: tables.len(), room });
     }
     mem.write_slice(&tables, GuestAddress(start))?;
+    mem.write_slice(&RESET_CODE, GuestAddress(layout::RESET_VECTOR))?;
     Ok(GuestAddress(start))
 }
 

@@ -278,7 +278,7 @@ impl Kernel {
 pub fn scrub<M: GuestMemory>(mem: &M, kernel: &Kernel) -> Result<(), ImageError> {
     kernel.check(mem)?;
     let low = (0, layout::LOW_RESERVED_START.next_multiple_of(layout::PAGE_SIZE));
-    let acpi = (layout::ACPI_START, layout::ACPI_END);
+    let acpi = (layout::ACPI_START, layout::KERNEL_START);
     let segments = kernel.segments.iter().map(|segment| (segment.guest_address, segment.end()));
     for (start, end) in [low, acpi].into_iter().chain(segments) {
         copy::read_exact(mem, GuestAddress(start), end - start, &mut Zeros).map_err(ImageError::Scrub)?;
