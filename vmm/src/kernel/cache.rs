@@ -33,10 +33,10 @@ pub(super) fn unpacked(packed: &mut File, path: &Path) -> Result<(File, boot::Ke
         }
     }
     log::info!("unpacking {}", path.display());
-    let named = entry.and_then(|entry| Some((nameless(entry.parent()?).ok()?, entry)));
-    let (mut file, entry) = match named {
-        Some((file, entry)) => (file, Some(entry)),
-        None => (in_memory()?, None),
+    let draft = entry.and_then(|entry| Draft::new(entry).ok());
+    let mut file = match &draft {
+        Some(draft) => draft.file.try_clone()?,
+        None => in_memory()?,
     };
     // Whole blocks reach the file, whatever pieces the decoder makes.
     let mut output = BufWriter::with_capacity(HOLE, Sparse { file: &file, size: 0 });
@@ -45,8 +45,8 @@ pub(super) fn unpacked(packed: &mut File, path: &Path) -> Result<(File, boot::Ke
     drop(output);
     file.rewind()?;
     let plan = boot::Kernel::parse(&mut file)?;
-    if let Some(entry) = entry
-        && let Err(error) = keep(&file, &entry)
+    if let Some(draft) = draft
+        && let Err(error) = draft.keep()
     {
         log::info!("the unpacked kernel is not kept: {error}");
     }
@@ -89,10 +89,58 @@ fn open_entry(entry: &Path) -> Option<File> {
     (metadata.is_file() && ours_alone(&metadata)).then_some(file)
 }
 
-/// A file that is gone with its last descriptor, unless [`keep`] gives it a name.
-fn nameless(directory: &Path) -> io::Result<File> {
-    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(directory, flags, Mode::RUSR | Mode::WUSR)?.into())
+/// An entry that is being made. Dropped before it is kept, it leaves nothing.
+struct Draft {
+    file: File,
+    entry: PathBuf,
+    /// Its name meanwhile, on a filesystem that has no files without one (overlayfs, for long).
+    temporary: Option<PathBuf>,
+}
+
+impl Draft {
+    fn new(entry: PathBuf) -> io::Result<Self> {
+        let directory = entry.parent().ok_or(io::ErrorKind::NotFound)?;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        if let Ok(file) = rustix::fs::open(directory, flags | OFlags::TMPFILE, mode) {
+            return Ok(Self { file: file.into(), entry, temporary: None });
+        }
+        let temporary = entry.with_extension(format!("{}.part", std::process::id()));
+        let file = rustix::fs::open(&temporary, flags | OFlags::CREATE | OFlags::EXCL, mode)?;
+        Ok(Self { file: file.into(), entry, temporary: Some(temporary) })
+    }
+
+    /// Gives it its name, and makes room for it.
+    fn keep(mut self) -> io::Result<()> {
+        // A crash of the host must not leave a name without its content.
+        self.file.sync_data()?;
+        match self.temporary.take() {
+            Some(temporary) => fs::rename(&temporary, &self.entry).inspect_err(|_| discard(&temporary))?,
+            None => {
+                // A damaged entry of this name goes; one that another mote has just made is as good as ours.
+                discard(&self.entry);
+                let source = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+                match rustix::fs::linkat(CWD, source, CWD, &self.entry, AtFlags::SYMLINK_FOLLOW) {
+                    Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        self.entry.parent().map_or(Ok(()), evict)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            discard(temporary);
+        }
+    }
+}
+
+fn discard(path: &Path) {
+    // It may be gone already, or may never have been.
+    let _ = fs::remove_file(path);
 }
 
 /// Leaves holes where the kernel is zero, so that [`copy`](super::copy) need not touch those pages.
@@ -125,20 +173,6 @@ impl Write for Sparse<'_> {
 
 fn in_memory() -> io::Result<File> {
     Ok(rustix::fs::memfd_create("mote-kernel", MemfdFlags::CLOEXEC)?.into())
-}
-
-/// Gives the file its name, and makes room for it.
-fn keep(file: &File, entry: &Path) -> io::Result<()> {
-    // A crash of the host must not leave a name without its content.
-    file.sync_data()?;
-    // A damaged entry of this name goes; one that another mote has just made is as good as ours.
-    let _ = fs::remove_file(entry);
-    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
-    match rustix::fs::linkat(CWD, source, CWD, entry, AtFlags::SYMLINK_FOLLOW) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(error) => return Err(error.into()),
-    }
-    entry.parent().map_or(Ok(()), evict)
 }
 
 /// Removes the entries that were made first, down to the number that is kept.
