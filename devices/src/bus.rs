@@ -132,7 +132,7 @@ impl Bus {
         match result {
             Ok(done) => Some(done),
             Err(IoError::Interrupt(_)) => add_one(&self.undelivered),
-            Err(IoError::Offset(_) | IoError::Width(_)) => add_one(&self.refused),
+            Err(IoError::Offset(_) | IoError::Width(_) | IoError::State(_)) => add_one(&self.refused),
         }
     }
 }

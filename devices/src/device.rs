@@ -54,6 +54,9 @@ pub enum IoError {
     /// The registers there cannot be accessed in this width.
     #[error("the registers cannot be accessed {0} bytes at a time")]
     Width(usize),
+    /// The registers at this offset cannot be written in the state that the device is in.
+    #[error("the register at offset {0:#x} does not take that now")]
+    State(u64),
     /// The host did not deliver the interrupt that the access caused.
     #[error("the interrupt was not delivered")]
     Interrupt(#[source] io::Error),

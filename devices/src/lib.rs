@@ -7,8 +7,8 @@
 //! The neighbours: `vmm` gives a device its wiring, calls the bus from the vCPU threads and carries out the
 //! actions; `boot` tells the guest where the devices are. Neither is imported here.
 //!
-//! What this crate refuses to do: it holds no unsafe code, starts no thread, knows neither KVM nor any
-//! guest address, and never logs. Nothing that a guest writes makes it panic or grow: proptests replay
+//! What this crate refuses to do: it starts no thread, knows neither KVM nor any guest address, and never logs; it
+//! holds no unsafe code but in [`virtio::io`]. Nothing that a guest writes makes it panic or grow: proptests replay
 //! arbitrary accesses against every device.
 //!
 //! Every device saves its guest-visible state as a versioned type of its own and restores it from there;
@@ -17,10 +17,12 @@
 pub mod bus;
 pub mod device;
 pub mod legacy;
+pub mod rate_limiter;
 pub mod state;
-#[cfg(test)]
-mod testkit;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 pub mod trigger;
+pub mod virtio;
 
 pub use bus::{Bus, BusCounters, BusError};
 pub use device::{Action, ByteDevice, Device, IoError};

@@ -157,7 +157,7 @@ fn an_old_interrupt_is_withdrawn_with_the_room() {
     port.write(ENABLE, spec::ENABLE_TRANSMITTER_EMPTY);
     port.write(DATA, b'a');
     assert_eq!(port.cause(), spec::PENDING_NONE, "the guest had not seen the first one");
-    port.interrupt.take();
+    let _ = port.interrupt.take();
     port.empty_console();
     assert_eq!((port.interrupt.take(), port.cause()), (1, spec::PENDING_TRANSMITTER_EMPTY));
 }

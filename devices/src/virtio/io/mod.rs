@@ -1,0 +1,127 @@
+//! System calls on guest memory: the only unsafe code of the devices.
+//!
+//! Guest memory is read and written by the guest at any time, so no Rust reference to it may exist, and the standard
+//! library's I/O, which takes slices, cannot be used. The calls here hand its addresses to the kernel, which does not mind.
+#![expect(unsafe_code, reason = "the kernel reads and writes memory that is outside Rust's rules")]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use vm_memory::{GuestMemoryBackend, GuestMemoryMmap};
+
+use super::Segment;
+
+#[cfg(test)]
+mod tests;
+
+/// The most pieces that one call takes (IOV_MAX).
+const MAX_VECTORS: usize = 1024;
+
+/// Scattered guest memory as the operand of one system call. Keeps its room from call to call.
+#[derive(Debug, Default)]
+pub struct Vectors(Vec<libc::iovec>);
+
+// SAFETY: the addresses are those of guest memory, made anew and used within one method that is given the memory.
+unsafe impl Send for Vectors {}
+
+impl Vectors {
+    /// With room for nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// readv(2): from `fd` into `segments`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn read(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        segments: &[Segment],
+        fd: BorrowedFd<'_>,
+    ) -> io::Result<usize> {
+        let (vectors, count) = self.point(memory, segments)?;
+        // SAFETY: each vector lies in `memory`, which is mapped readable and writable for as long as it is borrowed.
+        check(unsafe { libc::readv(fd.as_raw_fd(), vectors, count) })
+    }
+
+    /// writev(2): from `segments` to `fd`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn write(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        segments: &[Segment],
+        fd: BorrowedFd<'_>,
+    ) -> io::Result<usize> {
+        let (vectors, count) = self.point(memory, segments)?;
+        // SAFETY: as in `read`.
+        check(unsafe { libc::writev(fd.as_raw_fd(), vectors, count) })
+    }
+
+    /// preadv(2): from `offset` in `fd` into `segments`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn read_at(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        segments: &[Segment],
+        fd: BorrowedFd<'_>,
+        offset: u64,
+    ) -> io::Result<usize> {
+        let offset = file_offset(offset)?;
+        let (vectors, count) = self.point(memory, segments)?;
+        // SAFETY: as in `read`.
+        check(unsafe { libc::preadv(fd.as_raw_fd(), vectors, count, offset) })
+    }
+
+    /// pwritev(2): from `segments` to `offset` in `fd`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn write_at(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        segments: &[Segment],
+        fd: BorrowedFd<'_>,
+        offset: u64,
+    ) -> io::Result<usize> {
+        let offset = file_offset(offset)?;
+        let (vectors, count) = self.point(memory, segments)?;
+        // SAFETY: as in `read`.
+        check(unsafe { libc::pwritev(fd.as_raw_fd(), vectors, count, offset) })
+    }
+
+    /// Makes the vectors for `segments`.
+    fn point(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        segments: &[Segment],
+    ) -> io::Result<(*const libc::iovec, libc::c_int)> {
+        self.0.clear();
+        for segment in segments.iter().filter(|segment| !segment.is_empty()) {
+            // Segments are checked when they are made; this finds the host's address.
+            let slice = memory
+                .get_slice(segment.address(), segment.len())
+                .map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))?;
+            let address = slice.ptr_guard_mut().as_ptr();
+            self.0.push(libc::iovec { iov_base: address.cast(), iov_len: segment.len() });
+        }
+        if self.0.len() > MAX_VECTORS {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        // At most MAX_VECTORS.
+        Ok((self.0.as_ptr(), self.0.len() as libc::c_int))
+    }
+}
+
+fn file_offset(offset: u64) -> io::Result<libc::off_t> {
+    offset.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
+}
+
+fn check(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
