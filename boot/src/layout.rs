@@ -135,8 +135,9 @@ pub const IOAPIC_PINS: u32 = 24;
 pub const COM1_GSI: u32 = 4;
 /// ACPI's generic event device: a PC's SCI line, which no ISA device uses.
 pub const GED_GSI: u32 = 9;
-/// First line for devices that are described to the guest: the lines above a PC's sixteen ISA ones.
-pub const DEVICE_GSI_START: u32 = 16;
+/// Lines for virtio devices, in the order in which they are given out: first those above a PC's sixteen ISA ones, then
+/// the ISA lines that nothing here uses. Devices beyond these share them.
+pub const VIRTIO_GSIS: [u32; 17] = [16, 17, 18, 19, 20, 21, 22, 23, 5, 6, 7, 10, 11, 12, 14, 15, 3];
 
 // --- What the guest writes ---------------------------------------------------------------------------------------
 

@@ -5,10 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use devices::virtio::Interest;
 use rustix::event::{self, Timespec, epoll};
 
-/// Descriptors are few; more that are ready at once wait for the next turn.
-const BATCH: usize = 8;
+/// More descriptors that are ready at once wait for the next turn.
+const BATCH: usize = 16;
 
 /// Rouses an event loop from another thread.
 #[derive(Clone)]
@@ -40,37 +41,30 @@ impl AsFd for Waker {
     }
 }
 
-/// What a descriptor is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Interest {
-    /// To be readable.
-    Read,
-    /// To be writable.
-    Write,
-}
-
-/// Descriptors of one thread.
+/// Descriptors of one thread. A clone is another handle on the same ones.
+#[derive(Clone)]
 pub struct EventLoop {
-    epoll: OwnedFd,
+    epoll: Arc<OwnedFd>,
 }
 
 impl EventLoop {
     /// Without descriptors.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? })
+        Ok(Self { epoll: Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?) })
     }
 
     /// Waits for `fd` from now on. `false` where it is a file, which is always ready and cannot be waited for.
     pub fn add(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<bool> {
-        let flags = match interest {
-            Interest::Read => epoll::EventFlags::IN,
-            Interest::Write => epoll::EventFlags::OUT,
-        };
-        match epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), flags) {
+        match epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), flags(interest)) {
             Ok(()) => Ok(true),
             Err(rustix::io::Errno::PERM) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Waits for something else on `fd`, or announces another token.
+    pub fn modify(&self, fd: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(token), flags(interest))?)
     }
 
     /// Waits for `fd` no longer.
@@ -98,5 +92,14 @@ impl EventLoop {
             ready(event.data.u64());
         }
         Ok(())
+    }
+}
+
+fn flags(interest: Interest) -> epoll::EventFlags {
+    match interest {
+        Interest::Read => epoll::EventFlags::IN,
+        Interest::Write => epoll::EventFlags::OUT,
+        Interest::Both => epoll::EventFlags::IN | epoll::EventFlags::OUT,
+        Interest::ReadEdge => epoll::EventFlags::IN | epoll::EventFlags::ET,
     }
 }

@@ -48,11 +48,16 @@ struct Logger {
 }
 
 impl Log for Logger {
+    /// Only mote's own lines, which are few: virtio-queue, for one, logs each mistake of a guest, which can make many.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.level() <= log::max_level()
+        let crate_name = metadata.target().split("::").next();
+        metadata.level() <= log::max_level() && matches!(crate_name, Some("vmm" | "mote"))
     }
 
     fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
         let line = format!("mote: {}: {}\n", record.level().as_str().to_ascii_lowercase(), record.args());
         // A log that cannot be written must not stop the machine.
         match &self.file {

@@ -104,8 +104,9 @@ impl GuestRam {
         Ok(Self { memory: GuestMemoryMmap::from_regions(guest_regions)?, mappings })
     }
 
-    /// The RAM as the guest addresses it.
-    pub fn memory(&self) -> &GuestMemoryMmap {
+    /// The RAM as the guest addresses it. A copy of this handle keeps nothing alive: whoever makes one keeps the
+    /// `GuestRam` too.
+    pub(crate) fn memory(&self) -> &GuestMemoryMmap {
         &self.memory
     }
 

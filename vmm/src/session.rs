@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::termios::isatty;
 
 use crate::console::{self, ConsoleInput, ConsoleOutput, Flushed, Key};
+use crate::device_host::DeviceHost;
 use crate::event_loop::{EventLoop, Interest, Waker};
 use crate::machine::Machine;
 use crate::outcome::{Ending, Outcome};
@@ -42,6 +43,7 @@ pub struct Session {
     limits: Limits,
     // Wiring.
     events: EventLoop,
+    devices: DeviceHost,
     machine: Machine,
     console: Arc<ConsoleOutput>,
     wake: Waker,
@@ -84,7 +86,7 @@ pub struct Wiring {
 
 impl Session {
     /// A session for a machine that is about to be started; `since` is when its time began to count.
-    pub fn new(machine: Machine, wiring: Wiring, limits: Limits, since: Instant) -> io::Result<Self> {
+    pub fn new(mut machine: Machine, wiring: Wiring, limits: Limits, since: Instant) -> io::Result<Self> {
         let events = EventLoop::new()?;
         events.add(&wiring.wake, WAKE, Interest::Read)?;
         events.add(&wiring.signals, SIGNAL, Interest::Read)?;
@@ -96,9 +98,11 @@ impl Session {
         } else {
             Stdin::File
         };
+        let devices = machine.serve_devices(&events)?;
         Ok(Self {
             limits,
             events,
+            devices,
             machine,
             console: wiring.console,
             wake: wiring.wake,
@@ -122,6 +126,8 @@ impl Session {
                 self.machine.ending().unwrap_or_else(|| Ending::new(Outcome::Error, error.to_string()))
             }
         };
+        // As in `Machine::stop`: nobody serves them any more.
+        self.devices.clear();
         self.machine.stop();
         self.finish_output(ending.outcome);
         let lost = self.machine.serial_lost();
@@ -155,13 +161,15 @@ impl Session {
             self.next_deadline()
         };
         self.events.wait(deadline, |token| {
-            if let Some(flag) = usize::try_from(token).ok().and_then(|index| ready.get_mut(index)) {
-                *flag = true;
+            match usize::try_from(token).ok().and_then(|index| ready.get_mut(index)) {
+                Some(flag) => *flag = true,
+                None => self.devices.event(token),
             }
         })?;
         if ready[WAKE as usize] {
             self.woken()?;
         }
+        self.devices.expire();
         if ready[STDOUT as usize] || self.flush_at.is_some_and(|at| at <= Instant::now()) {
             self.flush()?;
         }
@@ -178,7 +186,8 @@ impl Session {
 
     fn next_deadline(&self) -> Option<Instant> {
         let shutdown = self.shutdown.map(|(at, _)| at);
-        [self.flush_at, self.timeout_at, shutdown].into_iter().flatten().min()
+        let devices = self.devices.next_deadline();
+        [self.flush_at, self.timeout_at, shutdown, devices].into_iter().flatten().min()
     }
 
     /// Whether a limit has passed.
@@ -199,9 +208,10 @@ impl Session {
         None
     }
 
-    /// A vCPU thread has something for us: an ending (seen by `drive`), output, or room for input.
+    /// A vCPU thread has something for us: an ending (seen by `drive`), output, room for input, or a driver's request.
     fn woken(&mut self) -> io::Result<()> {
         self.wake.acknowledge();
+        self.devices.woken();
         if self.console.announced() && self.flush_at.is_none() {
             self.flush_at = Some(Instant::now() + FLUSH_DELAY);
         }

@@ -55,7 +55,7 @@ fn fixed_nodes() -> [DeviceNode; 3] {
         uid: Some(0),
         resources: vec![
             Resource::Io { base: layout::COM1_PORT, size: layout::COM1_PORT_COUNT as u8 },
-            Resource::Irq { gsi: layout::COM1_GSI, trigger: Trigger::Edge },
+            Resource::Irq { gsi: layout::COM1_GSI, trigger: Trigger::Edge, shared: false },
         ],
         ..DeviceNode::new("COM1", "PNP0501")
     };

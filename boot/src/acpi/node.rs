@@ -48,6 +48,8 @@ pub enum Resource {
         gsi: u32,
         /// How it is driven.
         trigger: Trigger,
+        /// Whether other devices have the same line.
+        shared: bool,
     },
 }
 
@@ -84,8 +86,8 @@ impl Aml for Resource {
                     .to_aml_bytes(sink);
                 }
             },
-            Self::Irq { gsi, trigger } => {
-                Interrupt::new(true, trigger == Trigger::Edge, false, false, gsi).to_aml_bytes(sink);
+            Self::Irq { gsi, trigger, shared } => {
+                Interrupt::new(true, trigger == Trigger::Edge, false, shared, gsi).to_aml_bytes(sink);
             }
         }
     }
@@ -157,7 +159,7 @@ impl DeviceNode {
         for text in [&self.hid].into_iter().chain(&self.cid) {
             self.check_text(text)?;
         }
-        let event = self.notified_by.map(|gsi| Resource::Irq { gsi, trigger: Trigger::Edge });
+        let event = self.notified_by.map(|gsi| Resource::Irq { gsi, trigger: Trigger::Edge, shared: false });
         for resource in self.resources.iter().copied().chain(event) {
             if !resource.is_possible() {
                 return Err(AcpiError::Resource { name: self.name.clone(), resource });

@@ -142,7 +142,7 @@ fn devices_that_come_later_are_data() {
         uid: Some(3),
         resources: vec![
             Resource::Mmio { base: layout::VIRTIO_MMIO_START, size: layout::VIRTIO_MMIO_SIZE },
-            Resource::Irq { gsi: 16, trigger: Trigger::Level },
+            Resource::Irq { gsi: 16, trigger: Trigger::Level, shared: false },
         ],
         ..DeviceNode::new("V000", "LNRO0005")
     };

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use boot::{Cmdline, Protocol};
 use clap::ValueEnum;
+use devices::rate_limiter::RateLimits;
 
 use super::{heap, say};
 use crate::config::{ConfigFile, CpuCount, Kernel, LoggerConfig, MemorySize, PageBacking, VmConfig};
@@ -26,7 +27,7 @@ use crate::timeline::{Phase, Timeline};
 #[derive(clap::Args)]
 pub(super) struct RunArgs {
     /// JSON file that describes the machine, in Firecracker's format
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "cmdline", "cpus", "memory", "hugepages"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "cmdline", "cpus", "memory", "hugepages", "rng"])]
     config_file: Option<PathBuf>,
     /// Kernel: an ELF vmlinux or a bzImage [default: the guest inside mote]
     #[arg(long, value_name = "FILE")]
@@ -49,6 +50,12 @@ pub(super) struct RunArgs {
     /// Fill the RAM before the guest starts
     #[arg(long)]
     prefault: bool,
+    /// Entropy device: the host's random bytes for the guest
+    #[arg(long)]
+    rng: bool,
+    /// Threads that serve the devices; by default the event loop does
+    #[arg(long, value_name = "N", default_value = "0")]
+    io_threads: u8,
     /// How the kernel is entered
     #[arg(long, value_name = "PROTOCOL", value_enum, default_value = "auto")]
     boot_protocol: ProtocolFlag,
@@ -190,6 +197,7 @@ fn configure(args: &RunArgs) -> Result<(VmConfig, LoggerConfig), RunError> {
         None => from_flags(args)?,
     };
     config.prefault = args.prefault;
+    config.io_threads = args.io_threads;
     config.protocol = match args.boot_protocol {
         ProtocolFlag::Auto => Protocol::Auto,
         ProtocolFlag::Linux64 => Protocol::Linux64,
@@ -209,6 +217,7 @@ fn from_flags(args: &RunArgs) -> Result<VmConfig, RunError> {
         cpus: args.cpus.unwrap_or(default.cpus),
         memory: args.memory.unwrap_or(default.memory),
         backing: args.hugepages.unwrap_or(default.backing),
+        rng: args.rng.then(RateLimits::default),
         ..default
     })
 }

@@ -11,6 +11,7 @@ use std::str::FromStr;
 
 use boot::layout::{self, LayoutError, RamRegions};
 use boot::{Cmdline, Protocol};
+use devices::rate_limiter::RateLimits;
 
 pub use file::{ConfigFile, FileError, LoggerConfig};
 
@@ -33,6 +34,10 @@ pub struct VmConfig {
     pub backing: PageBacking,
     /// Fill the RAM before the guest starts.
     pub prefault: bool,
+    /// The entropy device and its limits.
+    pub rng: Option<RateLimits>,
+    /// Threads that serve the virtio devices; without one, the event loop does.
+    pub io_threads: u8,
 }
 
 impl Default for VmConfig {
@@ -46,6 +51,8 @@ impl Default for VmConfig {
             memory: MemorySize::from_mib_const(128),
             backing: PageBacking::Host,
             prefault: false,
+            rng: None,
+            io_threads: 0,
         }
     }
 }

@@ -8,16 +8,20 @@
 mod cpuid;
 mod exit;
 mod kick;
+mod line;
 mod msr;
 mod regs;
+mod signal;
 mod vcpu;
 mod vm;
 
 pub use exit::VmExit;
 pub use kick::install_kick_handler;
 pub use kick::kick;
+pub use line::{FastLine, IrqLine};
+pub use signal::Signal;
 pub use vcpu::{CrashSite, Vcpu};
-pub use vm::{IrqLine, Vm};
+pub use vm::Vm;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Kvm;

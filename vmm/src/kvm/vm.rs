@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use boot::layout;
 use kvm_bindings::{CpuId, kvm_userspace_memory_region};
-use kvm_ioctls::{Kvm, VmFd};
+use kvm_ioctls::{IoEventAddress, Kvm, VmFd};
 
-use super::{KvmError, Vcpu, cpuid, ioctl};
+use super::{KvmError, Signal, Vcpu, cpuid, ioctl};
 use crate::memory::GuestRam;
 
 /// A virtual machine: memory and interrupt controller, no virtual CPU yet.
@@ -55,6 +55,23 @@ impl Vm {
         &self.ram
     }
 
+    /// Sets the level of an input of the interrupt controller.
+    pub fn set_irq_line(&self, gsi: u32, level: bool) -> io::Result<()> {
+        self.fd.set_irq_line(gsi, level).map_err(|error| io::Error::from_raw_os_error(error.errno()))
+    }
+
+    /// Lets each write to `irqfd` pulse an input of the interrupt controller.
+    pub fn register_irqfd(&self, irqfd: &Signal, gsi: u32) -> Result<(), KvmError> {
+        self.fd.register_irqfd(irqfd.event(), gsi).map_err(ioctl("KVM_IRQFD"))
+    }
+
+    /// Turns a guest's 32-bit write of `value` to `address` into a signal on `doorbell`: the vCPU does not leave the kernel.
+    pub fn register_doorbell(&self, doorbell: &Signal, address: u64, value: u32) -> Result<(), KvmError> {
+        self.fd
+            .register_ioevent(doorbell.event(), &IoEventAddress::Mmio(address), value)
+            .map_err(ioctl("KVM_IOEVENTFD"))
+    }
+
     /// Creates virtual CPU `id` of `cpus`, with what [`supported_cpuid`](super::supported_cpuid) returned. To be called
     /// on the thread that will run it (KVM API, section 2).
     pub fn create_vcpu(&self, id: u8, cpus: u8, supported: &CpuId) -> Result<Vcpu, KvmError> {
@@ -74,31 +91,4 @@ fn create_vm(kvm: &Kvm) -> Result<VmFd, KvmError> {
         }
     }
     result.map_err(ioctl("KVM_CREATE_VM"))
-}
-
-/// One input of the interrupt controller. No descriptor: KVM_IRQ_LINE needs none, and costs no registration.
-#[derive(Clone)]
-pub struct IrqLine {
-    vm: Arc<Vm>,
-    gsi: u32,
-}
-
-impl IrqLine {
-    /// The line of global system interrupt `gsi`.
-    pub fn new(vm: Arc<Vm>, gsi: u32) -> Self {
-        Self { vm, gsi }
-    }
-}
-
-impl devices::Trigger for IrqLine {
-    /// An edge: all interrupts of mote's own devices are edge-triggered.
-    fn trigger(&self) -> io::Result<()> {
-        for level in [true, false] {
-            self.vm
-                .fd
-                .set_irq_line(self.gsi, level)
-                .map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
-        }
-        Ok(())
-    }
 }

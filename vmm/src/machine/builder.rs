@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use super::devices;
 use super::platform::Platform;
-use super::{Machine, Shared};
+use super::{Machine, Shared, Window};
 use crate::config::VmConfig;
 use crate::console::ConsoleOutput;
+use crate::event_loop::Waker;
 use crate::kernel::{KernelError, KernelImage, load_initrd};
 use crate::kvm::{self, KvmError, Vm};
 use crate::memory::{GuestRam, MemoryError};
 use crate::timeline::Phase;
-use crate::vcpu_thread::{Program, VcpuThreads};
-use boot::{BootRequest, EntryState, acpi};
-use devices::BusError;
+use crate::vcpu_thread::VcpuThreads;
+use ::devices::BusError;
+use boot::acpi::{self, DeviceNode};
+use boot::{BootRequest, EntryState};
 
 /// A machine could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +38,9 @@ pub enum BuildError {
     /// The ACPI tables cannot be written.
     #[error("cannot write the ACPI tables")]
     Acpi(#[from] acpi::AcpiError),
+    /// The host refuses what a device stands for.
+    #[error(transparent)]
+    Device(#[from] devices::OpenError),
     /// Two devices claim one address.
     #[error("cannot place a device")]
     Bus(#[from] BusError),
@@ -55,6 +61,7 @@ pub fn build(
 ) -> Result<Machine, BuildError> {
     let timeline = Arc::clone(&shared.timeline);
     let mut image = KernelImage::open(&config.kernel)?;
+    let virtio = devices::open(config)?;
 
     let kvm = Arc::new(kvm::open()?);
     let cpus = config.cpus.get();
@@ -71,18 +78,28 @@ pub fn build(
     timeline.mark(Phase::VmCreated);
     threads.create_vcpus(&vm);
 
-    let entry = load_guest(config, &mut image, &ram)?;
+    let windows: Vec<Window> = virtio.iter().map(|&(window, _)| window).collect();
+    let entry = load_guest(config, &mut image, &ram, &windows)?;
     timeline.mark(Phase::KernelLoaded);
 
-    let platform = Platform::assemble(&vm, console)?;
+    let io_wakers = (0..config.io_threads).map(|_| Waker::new()).collect::<Result<Vec<_>, _>>()?;
+    let waker = |window: Window| match window.index().checked_rem(io_wakers.len()) {
+        Some(thread) => io_wakers[thread].clone(),
+        None => shared.waker().clone(),
+    };
+    let platform = Platform::assemble(&vm, console, virtio, waker)?;
     timeline.mark(Phase::Devices);
 
-    let program = Program { entry, buses: platform.buses };
-    Ok(Machine::new(shared, platform.serial, platform.power_button, program, threads))
+    Ok(Machine::new(shared, platform, entry, threads, io_wakers))
 }
 
 /// Fills guest RAM: kernel, initrd, ACPI tables, and what the boot protocol asks for.
-fn load_guest(config: &VmConfig, image: &mut KernelImage, ram: &GuestRam) -> Result<EntryState, BuildError> {
+fn load_guest(
+    config: &VmConfig,
+    image: &mut KernelImage,
+    ram: &GuestRam,
+    windows: &[Window],
+) -> Result<EntryState, BuildError> {
     let memory = ram.memory();
     let regions = config.memory.regions()?;
     image.load(memory)?;
@@ -90,7 +107,8 @@ fn load_guest(config: &VmConfig, image: &mut KernelImage, ram: &GuestRam) -> Res
         Some(path) => Some(load_initrd(path, image.plan(), &regions, memory)?),
         None => None,
     };
-    let rsdp = acpi::write(memory, config.cpus.get(), &[])?;
+    let nodes: Vec<DeviceNode> = windows.iter().map(|window| window.acpi_node()).collect();
+    let rsdp = acpi::write(memory, config.cpus.get(), &nodes)?;
     let request = BootRequest {
         cmdline: &config.cmdline,
         initrd,

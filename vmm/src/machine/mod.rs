@@ -4,24 +4,34 @@
 //! Each transition is asked for and answered: a machine is [`Paused`](Lifecycle::Paused) when every virtual CPU
 //! has left the guest, not when it has been told to.
 
+mod attach;
 mod builder;
 mod control;
+mod devices;
 mod platform;
 mod shared;
+mod window;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use devices::Trigger;
+use ::devices::Trigger;
+use boot::EntryState;
 
+pub use attach::Attached;
 pub use builder::{BuildError, build};
 pub use control::{Order, RunControl};
 pub use platform::{Buses, SerialPort};
 pub use shared::Shared;
+pub use window::Window;
 
+use crate::device_host::DeviceHost;
+use crate::event_loop::{EventLoop, Waker};
+use crate::io_threads::IoThread;
 use crate::kvm::IrqLine;
 use crate::outcome::Ending;
 use crate::vcpu_thread::{Program, VcpuThreads};
+use platform::Platform;
 
 /// A virtual CPU that has not left the guest after this long never will.
 const PAUSE_LIMIT: Duration = Duration::from_secs(5);
@@ -63,6 +73,10 @@ pub struct Machine {
     serial: Arc<Mutex<SerialPort>>,
     program: Option<Program>,
     threads: VcpuThreads,
+    /// Those that nobody serves yet.
+    devices: Vec<Attached>,
+    io_wakers: Vec<Waker>,
+    io_threads: Vec<IoThread>,
     // State.
     lifecycle: Lifecycle,
 }
@@ -70,12 +84,34 @@ pub struct Machine {
 impl Machine {
     fn new(
         shared: Arc<Shared>,
-        serial: Arc<Mutex<SerialPort>>,
-        power_button: IrqLine,
-        program: Program,
+        platform: Platform,
+        entry: EntryState,
         threads: VcpuThreads,
+        io_wakers: Vec<Waker>,
     ) -> Self {
-        Self { shared, power_button, serial, program: Some(program), threads, lifecycle: Lifecycle::Created }
+        Self {
+            shared,
+            power_button: platform.power_button,
+            serial: platform.serial,
+            program: Some(Program { entry, buses: platform.buses }),
+            threads,
+            devices: platform.virtio,
+            io_wakers,
+            io_threads: Vec::new(),
+            lifecycle: Lifecycle::Created,
+        }
+    }
+
+    /// Lets the virtio devices be served, once: by I/O threads, where the machine has some, else by the loop of `events`, which
+    /// passes its events and wakes on to the result.
+    pub fn serve_devices(&mut self, events: &EventLoop) -> std::io::Result<DeviceHost> {
+        let mut devices = std::mem::take(&mut self.devices);
+        for (number, waker) in self.io_wakers.iter().enumerate() {
+            let mine = |device: &mut Attached| device.window.index() % self.io_wakers.len() == number;
+            let mine = devices.extract_if(.., mine).collect();
+            self.io_threads.push(IoThread::spawn(number, waker, mine, &self.shared)?);
+        }
+        Ok(DeviceHost::new(events.clone(), devices))
     }
 
     /// Where the machine is in its life.
@@ -124,6 +160,9 @@ impl Machine {
     /// Any state -> stopped. Returns when no virtual CPU runs any more.
     pub fn stop(&mut self) {
         self.lifecycle = Lifecycle::Stopped;
+        // Devices first: a vCPU that waits for one to be reset waits no longer then.
+        self.devices.clear();
+        self.io_threads.clear();
         self.threads.stop();
     }
 

@@ -6,7 +6,11 @@ use boot::layout;
 use devices::legacy::{AcpiPower, DebugPort, I8042, Pvpanic, Rtc, Serial, SystemClock};
 use devices::{Bus, BusError, Device};
 
+use super::attach::{Attached, attach};
+use super::devices::Placed;
+use super::window::Window;
 use crate::console::{ConsoleOutput, SerialOutput};
+use crate::event_loop::Waker;
 use crate::kvm::{IrqLine, Vm};
 
 /// The serial port as it is wired here.
@@ -26,11 +30,17 @@ pub(super) struct Platform {
     pub(super) buses: Buses,
     pub(super) serial: Arc<Mutex<SerialPort>>,
     pub(super) power_button: IrqLine,
+    pub(super) virtio: Vec<Attached>,
 }
 
 impl Platform {
-    /// Puts every device where `layout` and the ACPI tables say it is.
-    pub(super) fn assemble(vm: &Arc<Vm>, console: Arc<ConsoleOutput>) -> Result<Self, BusError> {
+    /// Puts every device where `layout` and the ACPI tables say it is. The virtio devices are served by whoever `wake` rouses.
+    pub(super) fn assemble(
+        vm: &Arc<Vm>,
+        console: Arc<ConsoleOutput>,
+        virtio: Vec<Placed>,
+        mut waker: impl FnMut(Window) -> Waker,
+    ) -> Result<Self, BusError> {
         let com1 = IrqLine::new(Arc::clone(vm), layout::COM1_GSI);
         let serial = Arc::new(Mutex::new(Serial::new(com1, SerialOutput(console))));
         let mut buses = Buses::default();
@@ -43,7 +53,12 @@ impl Platform {
         port(layout::PVPANIC_PORT, layout::PVPANIC_PORT_COUNT, device(Pvpanic::new()))?;
         port(layout::DEBUG_PORT, layout::DEBUG_PORT_COUNT, device(DebugPort::new()))?;
         port(layout::ACPI_SLEEP_CONTROL_PORT, layout::ACPI_PORT_COUNT, device(AcpiPower::new()))?;
-        Ok(Self { buses, serial, power_button: IrqLine::new(Arc::clone(vm), layout::GED_GSI) })
+        let mut attached = Vec::with_capacity(virtio.len());
+        for (window, device) in virtio {
+            attached.push(attach(device, window, vm, &mut buses.mmio, waker(window))?);
+        }
+        let power_button = IrqLine::new(Arc::clone(vm), layout::GED_GSI);
+        Ok(Self { buses, serial, power_button, virtio: attached })
     }
 }
 

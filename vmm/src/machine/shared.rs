@@ -37,6 +37,11 @@ impl Shared {
         }
     }
 
+    /// Rouses the event loop.
+    pub(super) fn waker(&self) -> &Waker {
+        &self.wake
+    }
+
     /// What the vCPUs are to run; before the order to run.
     pub(super) fn load(&self, program: Program) {
         // Set once: `Machine::start` gives its program away.

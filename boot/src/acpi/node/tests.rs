@@ -40,7 +40,7 @@ fn resources_exist() {
         Resource::Mmio { base: 0, size: 0 },
         Resource::Mmio { base: u64::MAX, size: 2 },
         Resource::Mmio { base: layout::PHYSICAL_LIMIT - 1, size: 2 },
-        Resource::Irq { gsi: 24, trigger: Trigger::Edge },
+        Resource::Irq { gsi: 24, trigger: Trigger::Edge, shared: false },
     ];
     for resource in impossible {
         let node = DeviceNode { resources: vec![resource], ..DeviceNode::new("V000", "X") };
@@ -48,8 +48,10 @@ fn resources_exist() {
     }
     let node = DeviceNode { notified_by: Some(24), ..DeviceNode::new("V000", "X") };
     assert!(refusal(&node).starts_with("the ACPI device V000 has the impossible resource Irq { gsi: 24"));
-    let possible =
-        [Resource::Io { base: 0xffff, size: 1 }, Resource::Irq { gsi: 23, trigger: Trigger::Level }];
+    let possible = [
+        Resource::Io { base: 0xffff, size: 1 },
+        Resource::Irq { gsi: 23, trigger: Trigger::Level, shared: true },
+    ];
     let node = DeviceNode { resources: possible.to_vec(), ..DeviceNode::new("V000", "X") };
     assert!(node.check().is_ok());
 }
