@@ -9,6 +9,9 @@ cache_root=${XDG_CACHE_HOME:-${HOME:?}/.cache}/mote/linux
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() { say "$@"; exit 1; }
+# This machine cannot have what is needed, through no fault of the product: tests that need it are skipped.
+unavailable=77
+die_unavailable() { say "$@"; exit "$unavailable"; }
 
 # hash_of FILE_OR_WORD...: one short hash over the contents of the files and the other words themselves.
 hash_of() {
@@ -53,10 +56,10 @@ need_packages() {
         grep -qx "$package installed" <<<"$installed" || missing+=("$package")
     done
     ((${#missing[@]})) || return 0
-    [[ $(id -u) == 0 ]] || die "needs Debian packages; as root: apt-get install ${missing[*]}"
+    [[ $(id -u) == 0 ]] || die_unavailable "needs Debian packages; as root: apt-get install ${missing[*]}"
     say "installing ${missing[*]}"
     install_packages "${missing[@]}" || { apt-get -qq update >&2 && install_packages "${missing[@]}"; } ||
-        die "cannot install ${missing[*]}"
+        die_unavailable "cannot install ${missing[*]}: is Debian's archive reachable?"
 }
 
 install_packages() {
@@ -64,5 +67,5 @@ install_packages() {
 }
 
 no_debian() {
-    die "needs what these packages of Debian hold: $*. There is no dpkg here: run it on Debian, or in its container."
+    die_unavailable "needs what these packages of Debian hold: $*. There is no dpkg here: run it on Debian, or in its container."
 }
