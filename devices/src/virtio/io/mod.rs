@@ -11,8 +11,11 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryMmap};
 
 use super::Segment;
 
+mod discard;
 #[cfg(test)]
 mod tests;
+
+pub use discard::{HostPage, discard};
 
 /// The most pieces that one call takes (IOV_MAX).
 const MAX_VECTORS: usize = 1024;
