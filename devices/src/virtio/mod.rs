@@ -11,6 +11,7 @@
 //!
 //! To write a device, read [`rng`] first.
 
+pub mod block;
 mod chain;
 mod config;
 mod device;
