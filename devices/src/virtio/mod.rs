@@ -12,6 +12,7 @@
 //! To write a device, read [`rng`] first.
 
 pub mod balloon;
+pub mod block;
 mod chain;
 mod config;
 mod device;

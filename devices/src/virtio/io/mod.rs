@@ -7,11 +7,16 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use rustix::fs::{FallocateFlags, fallocate, fdatasync};
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap};
 
 use super::Segment;
 
 mod discard;
+mod uring;
+
+pub use uring::{Completion, Ring};
+
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +24,26 @@ pub use discard::{HostPage, discard};
 
 /// The most pieces that one call takes (IOV_MAX).
 const MAX_VECTORS: usize = 1024;
+
+/// What can be done with a file and scattered guest memory.
+#[derive(Clone, Copy, Debug)]
+pub enum Operation {
+    /// Fill the memory from this offset in the file on.
+    Read(u64),
+    /// Write the memory to this offset in the file.
+    Write(u64),
+    /// Wait until what was written is stable; no memory is involved.
+    Sync,
+    /// fallocate(2); no memory is involved.
+    Allocate {
+        /// What becomes of the range.
+        flags: FallocateFlags,
+        /// Where it begins, in bytes.
+        offset: u64,
+        /// Its length in bytes.
+        length: u64,
+    },
+}
 
 /// Scattered guest memory as the operand of one system call. Keeps its room from call to call.
 #[derive(Debug, Default)]
@@ -96,6 +121,36 @@ impl Vectors {
         let (vectors, count) = self.point(memory, segments)?;
         // SAFETY: as in `read`.
         check(unsafe { libc::pwritev(fd.as_raw_fd(), vectors, count, offset) })
+    }
+
+    /// Carries out `operation` and waits for it. Returns how many bytes were read or written.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn perform(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        segments: &[Segment],
+        fd: BorrowedFd<'_>,
+        operation: Operation,
+    ) -> io::Result<usize> {
+        match operation {
+            Operation::Read(offset) => self.read_at(memory, segments, fd, offset),
+            Operation::Write(offset) => self.write_at(memory, segments, fd, offset),
+            Operation::Sync => Ok(fdatasync(fd).map(|()| 0)?),
+            Operation::Allocate { flags, offset, length } => {
+                Ok(fallocate(fd, flags, offset, length).map(|()| 0)?)
+            }
+        }
+    }
+
+    /// Address and length, if it is one piece.
+    fn single(&self) -> Option<(*mut u8, u32)> {
+        match self.0[..] {
+            // A segment's length has 32 bits.
+            [vector] => Some((vector.iov_base.cast(), vector.iov_len as u32)),
+            _ => None,
+        }
     }
 
     /// Makes the vectors for `segments`.
