@@ -94,6 +94,14 @@ impl Exchange {
         self.resets.len() >= MAX_RESETS
     }
 
+    /// How much each connection holds of what the guest has sent.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> Vec<u32> {
+        let held =
+            |peer: &Peer| if let Stage::Open(connection) = &peer.stage { connection.held() } else { 0 };
+        self.peers.iter().map(|(_, peer)| held(peer)).collect()
+    }
+
     /// Whether there may be something to send to the guest.
     pub(super) fn has_packets(&self) -> bool {
         !self.resets.is_empty() || self.peers.anybody_waits()

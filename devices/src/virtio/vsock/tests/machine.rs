@@ -64,6 +64,18 @@ impl Machine {
         self.guest.notify(RX);
     }
 
+    /// The test has looked at the next used buffer itself.
+    pub(super) fn forget_buffer(&mut self) {
+        self.buffers.pop_front();
+    }
+
+    /// Another driver starts over.
+    pub(super) fn set_up_again(&mut self) {
+        self.guest.set_up(0);
+        self.buffers.clear();
+        self.feed(BUFFERS);
+    }
+
     /// The guest sends a packet, whatever it is.
     pub(super) fn send(&mut self, header: Header, payload: &[u8]) {
         let header = header.to_bytes();
