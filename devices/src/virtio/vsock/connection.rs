@@ -1,4 +1,5 @@
-//! One connection as the protocol sees it: what came, what is owed, and how much may be sent. It touches no socket and no memory.
+//! One connection as the protocol sees it: what came, what is owed, and how much may be sent. It touches no socket
+//! and no memory.
 
 use super::packet::Header;
 use super::spec::{op, shutdown};
@@ -25,8 +26,8 @@ pub(super) struct Connection {
     /// What SHUTDOWN is to say, and what it has said.
     host_shut: u32,
     told_shut: u32,
-    // Bytes from the guest, modulo 2^32 (section 5.10.6.3): those that came, those that went on to the host program, and
-    // how many of these the guest knows of.
+    // Bytes from the guest, modulo 2^32 (section 5.10.6.3): those that came, those that went on to the host program,
+    // and how many of these the guest knows of.
     received: u32,
     forwarded: u32,
     told_forwarded: u32,

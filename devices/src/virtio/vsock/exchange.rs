@@ -140,7 +140,8 @@ impl Exchange {
         }
     }
 
-    /// Fills `chain`, which has room for a header and more, with a packet for the guest. Returns its length, or `None` if there is none.
+    /// Fills `chain`, which has room for a header and more, with a packet for the guest. Returns its length, or
+    /// `None` if there is none.
     pub(super) fn send(&mut self, memory: &GuestMemoryMmap, chain: &Chain) -> Option<u32> {
         loop {
             let header = if let Some((key, kind)) = self.resets.pop_front() {
@@ -304,7 +305,8 @@ impl Exchange {
         }
     }
 
-    /// After anything that concerns a connection: waits for what has to be waited for, and takes its place in the line.
+    /// After anything that concerns a connection: waits for what has to be waited for, and takes its place in the
+    /// line.
     fn settle(&mut self, token: u32) {
         let Some(peer) = self.peers.get_mut(token) else {
             return;

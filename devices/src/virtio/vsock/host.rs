@@ -1,5 +1,5 @@
-//! The host's side: the Unix socket that host programs connect to, and those of host programs that the guest connects to.
-//! Nothing here waits.
+//! The host's side: the Unix socket that host programs connect to, and those of host programs that the guest connects
+//! to. Nothing here waits.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -167,8 +167,8 @@ impl Socket {
         self.reading == Reading::HungUp
     }
 
-    /// Reads into the guest's memory: at most `limit` bytes, from `offset` into the writable part of `chain` on. `None` if there is nothing to read; 0 is the
-    /// end.
+    /// Reads into the guest's memory: at most `limit` bytes, from `offset` into the writable part of `chain` on.
+    /// `None` if there is nothing to read; 0 is the end.
     pub(super) fn receive(
         &mut self,
         memory: &GuestMemoryMmap,
@@ -193,7 +193,8 @@ impl Socket {
         got.map(Some)
     }
 
-    /// Sends `len` bytes, from `offset` into the readable part of `chain` on. Returns how many the host program has taken; the others wait.
+    /// Sends `len` bytes, from `offset` into the readable part of `chain` on. Returns how many the host program has
+    /// taken; the others wait.
     pub(super) fn send(
         &mut self,
         memory: &GuestMemoryMmap,

@@ -1,13 +1,16 @@
-//! Socket device (virtio 1.2, section 5.10): streams between programs of the guest and programs of the host, without a network.
+//! Socket device (virtio 1.2, section 5.10): streams between programs of the guest and programs of the host, without
+//! a network.
 //!
-//! On the host's side these are Unix sockets, with the protocol that Firecracker has made known. A host program connects to the
-//! device's socket, says `CONNECT <port>` and a newline, and after the answer `OK <host port>` it talks to whoever listens on that
-//! port in the guest. A guest program that connects to port P of CID 2 talks to the host program that listens on `<socket>_P`.
+//! On the host's side these are Unix sockets, with the protocol that Firecracker has made known. A host program
+//! connects to the device's socket, says `CONNECT <port>` and a newline, and after the answer `OK <host port>` it
+//! talks to whoever listens on that port in the guest. A guest program that connects to port P of CID 2 talks to the
+//! host program that listens on `<socket>_P`.
 //!
-//! A packet goes through four files: its `packet` header names a `connection`, which is the protocol as a pure state machine;
-//! `exchange` finds it in a `table` and does what it asks of the sockets in `host`. Payload goes from socket to guest memory and back
-//! in one copy, the kernel's. What a host program does not take at once is held, but never more than the guest was promised room for; what the
-//! guest has no room for stays in the host's socket. There are no queues of packets: what is owed is a flag of its connection.
+//! A packet goes through four files: its `packet` header names a `connection`, which is the protocol as a pure state
+//! machine; `exchange` finds it in a `table` and does what it asks of the sockets in `host`. Payload goes from socket
+//! to guest memory and back in one copy, the kernel's. What a host program does not take at once is held, but never
+//! more than the guest was promised room for; what the guest has no room for stays in the host's socket. There are no
+//! queues of packets: what is owed is a flag of its connection.
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
@@ -123,7 +126,8 @@ struct Active {
 }
 
 impl Vsock {
-    /// A device that listens from now on; host programs wait until the guest's driver is ready. Dropping it removes the socket's file.
+    /// A device that listens from now on; host programs wait until the guest's driver is ready. Dropping it removes
+    /// the socket's file.
     ///
     /// # Errors
     /// See [`VsockError`].
@@ -136,8 +140,8 @@ impl Vsock {
         Ok(Self { cid, listener, active: None, transport_reset: false })
     }
 
-    /// Ends all connections and has the guest do so too (section 5.10.6.7): for a guest that goes on from a snapshot, where its
-    /// connections have no other end.
+    /// Ends all connections and has the guest do so too (section 5.10.6.7): for a guest that goes on from a snapshot,
+    /// where its connections have no other end.
     pub fn transport_reset(&mut self) {
         self.transport_reset = true;
         if let Some(active) = &mut self.active {

@@ -1,7 +1,8 @@
 //! The header that every packet begins with (virtio 1.2, section 5.10.6).
 //!
-//! The `virtio-vsock` crate wants the header whole in one descriptor and the payload whole in another, and keeps the header's
-//! fields to itself otherwise; a driver may split both anywhere (section 2.7.4.1). So the crate is what the tests compare with.
+//! The `virtio-vsock` crate wants the header whole in one descriptor and the payload whole in another, and keeps the
+//! header's fields to itself otherwise; a driver may split both anywhere (section 2.7.4.1). So the crate is what the
+//! tests compare with.
 
 /// The part of a connection's address that differs between connections: both CIDs are given.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

@@ -7,8 +7,8 @@ use super::packet::Key;
 /// The most entries of a table.
 pub(super) const CAPACITY: usize = 1024;
 
-/// A token is an index below [`CAPACITY`] and, above it, which of the slot's entries is meant: an event for one that is gone
-/// finds nothing. Tokens from 2^31 on are free for other uses.
+/// A token is an index below [`CAPACITY`] and, above it, which of the slot's entries is meant: an event for one that
+/// is gone finds nothing. Tokens from 2^31 on are free for other uses.
 const INDEX_BITS: u32 = CAPACITY.trailing_zeros();
 const GENERATIONS: u32 = 1 << (31 - INDEX_BITS);
 
