@@ -9,6 +9,8 @@ mod driver;
 mod rng;
 #[path = "../fuzz/transport.rs"]
 mod transport;
+#[path = "../fuzz/vsock.rs"]
+mod vsock;
 
 fn replay(target: &str, check: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
@@ -30,4 +32,9 @@ fn transport_corpus() {
 #[test]
 fn rng_corpus() {
     replay("rng", rng::check);
+}
+
+#[test]
+fn vsock_corpus() {
+    replay("vsock", vsock::check);
 }

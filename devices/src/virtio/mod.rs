@@ -23,6 +23,7 @@ mod reactor;
 pub mod rng;
 pub mod spec;
 pub mod transport;
+pub mod vsock;
 mod worker;
 
 pub use chain::{Chain, Segment, cut, length};
