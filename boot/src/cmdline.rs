@@ -59,6 +59,22 @@ impl Cmdline {
         }
     }
 
+    /// The line with one more argument for the kernel: behind the others, before those for init.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new), of the whole.
+    pub fn with(&self, argument: &str) -> Result<Self, CmdlineError> {
+        // Linux gives init everything behind a lone "--".
+        let alone = |&(at, _): &(usize, &str)| at == 0 || self.0[..at].ends_with(' ');
+        let (kernel, init) = match self.0.match_indices("-- ").find(alone).map(|(at, _)| at) {
+            Some(at) => self.0.split_at(at),
+            None => (self.0.as_str(), ""),
+        };
+        let words = [kernel.trim_end(), argument, init];
+        let words: Vec<&str> = words.into_iter().filter(|words| !words.is_empty()).collect();
+        Self::new(&words.join(" "))
+    }
+
     /// The line, without a NUL.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::str::FromStr;
 
-use vmm::config::{CpuCount, MAX_CPUS, MemorySize, PageBacking};
+use vmm::config::{Balloon, CpuCount, Disk, MAX_CPUS, MemorySize, PageBacking, Vsock};
 use vmm::logger::Level;
 
 /// Runs one input.
@@ -20,6 +20,13 @@ pub(crate) fn check(data: &[u8]) {
     if parse::<PageBacking>(text).is_some() {
         assert!(["none", "thp", "2m"].contains(&text));
     }
+    if let Some(disk) = parse::<Disk>(text) {
+        assert!(disk.queues > 0 && !disk.path.as_os_str().is_empty());
+    }
+    if let Some(vsock) = parse::<Vsock>(text) {
+        assert!((3..u32::MAX).contains(&vsock.cid));
+    }
+    parse::<Balloon>(text);
     parse::<Level>(text);
 }
 

@@ -46,3 +46,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_argument_goes_before_those_for_init() {
+    let with =
+        |line: &str| Cmdline::new(line).unwrap().with("root=/dev/vda").map(|line| line.as_str().to_owned());
+    assert_eq!(with("").as_deref(), Ok("root=/dev/vda"));
+    assert_eq!(with("quiet ").as_deref(), Ok("quiet root=/dev/vda"));
+    assert_eq!(with("quiet -- -c true").as_deref(), Ok("quiet root=/dev/vda -- -c true"));
+    assert_eq!(with("-- -c true").as_deref(), Ok("root=/dev/vda -- -c true"));
+    assert_eq!(with("a=b-- -- c").as_deref(), Ok("a=b-- root=/dev/vda -- c"));
+    assert_eq!(with("a=b-- c").as_deref(), Ok("a=b-- c root=/dev/vda"), "no word of its own");
+    assert!(matches!(with(&"x".repeat(CMDLINE_MAX)), Err(CmdlineError::TooLong { .. })));
+}

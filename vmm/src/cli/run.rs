@@ -14,7 +14,9 @@ use clap::ValueEnum;
 use devices::rate_limiter::RateLimits;
 
 use super::{heap, say};
-use crate::config::{ConfigFile, CpuCount, Kernel, LoggerConfig, MemorySize, PageBacking, VmConfig};
+use crate::config::{
+    Balloon, ConfigFile, CpuCount, Disk, Kernel, LoggerConfig, MemorySize, PageBacking, VmConfig, Vsock,
+};
 use crate::console::{ConsoleOutput, RawTerminal, Sink};
 use crate::event_loop::Waker;
 use crate::logger::{self, Level};
@@ -27,7 +29,7 @@ use crate::timeline::{Phase, Timeline};
 #[derive(clap::Args)]
 pub(super) struct RunArgs {
     /// JSON file that describes the machine, in Firecracker's format
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "cmdline", "cpus", "memory", "hugepages", "rng"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "cmdline", "cpus", "memory", "hugepages", "disks", "vsock", "balloon", "rng"])]
     config_file: Option<PathBuf>,
     /// Kernel: an ELF vmlinux or a bzImage [default: the guest inside mote]
     #[arg(long, value_name = "FILE")]
@@ -50,9 +52,22 @@ pub(super) struct RunArgs {
     /// Fill the RAM before the guest starts
     #[arg(long)]
     prefault: bool,
+    /// Block device: a raw image or a block device. Options: readonly, direct, cache=writeback|unsafe, queues=N, id=TEXT,
+    /// bandwidth=SIZE and ops=N a second. A comma in the path is written twice
+    #[arg(long = "disk", value_name = "PATH[,OPTION]...")]
+    disks: Vec<Disk>,
+    /// Socket device: the host's programs reach the guest at PATH, the guest reaches port N of the host at PATH_N
+    #[arg(long, value_name = "cid=N,uds=PATH")]
+    vsock: Option<Vsock>,
+    /// Memory balloon, at first of SIZE. Options: deflate-on-oom, free-page-reporting, stats=SECONDS
+    #[arg(long, value_name = "SIZE[,OPTION]...")]
+    balloon: Option<Balloon>,
     /// Entropy device: the host's random bytes for the guest
     #[arg(long)]
     rng: bool,
+    /// Name the devices on the kernel command line too (virtio_mmio.device=), for kernels that do not read ACPI
+    #[arg(long)]
+    virtio_cmdline: bool,
     /// Threads that serve the devices; by default the event loop does
     #[arg(long, value_name = "N", default_value = "0")]
     io_threads: u8,
@@ -198,6 +213,7 @@ fn configure(args: &RunArgs) -> Result<(VmConfig, LoggerConfig), RunError> {
     };
     config.prefault = args.prefault;
     config.io_threads = args.io_threads;
+    config.virtio_cmdline = args.virtio_cmdline;
     config.protocol = match args.boot_protocol {
         ProtocolFlag::Auto => Protocol::Auto,
         ProtocolFlag::Linux64 => Protocol::Linux64,
@@ -217,6 +233,9 @@ fn from_flags(args: &RunArgs) -> Result<VmConfig, RunError> {
         cpus: args.cpus.unwrap_or(default.cpus),
         memory: args.memory.unwrap_or(default.memory),
         backing: args.hugepages.unwrap_or(default.backing),
+        disks: args.disks.clone(),
+        vsock: args.vsock.clone(),
+        balloon: args.balloon.clone(),
         rng: args.rng.then(RateLimits::default),
         ..default
     })

@@ -3,7 +3,9 @@
 //! Text becomes typed here, once: a value that is in a [`VmConfig`] is one that the builder can work with, and the
 //! builder checks only what depends on the host.
 
+mod device;
 mod file;
+mod options;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,6 +15,7 @@ use boot::layout::{self, LayoutError, RamRegions};
 use boot::{Cmdline, Protocol};
 use devices::rate_limiter::RateLimits;
 
+pub use device::{Balloon, Cache, Disk, Vsock};
 pub use file::{ConfigFile, FileError, LoggerConfig};
 
 /// A machine to build.
@@ -34,8 +37,16 @@ pub struct VmConfig {
     pub backing: PageBacking,
     /// Fill the RAM before the guest starts.
     pub prefault: bool,
+    /// Block devices, in the order in which the guest finds them.
+    pub disks: Vec<Disk>,
+    /// The socket device.
+    pub vsock: Option<Vsock>,
     /// The entropy device and its limits.
     pub rng: Option<RateLimits>,
+    /// The memory balloon.
+    pub balloon: Option<Balloon>,
+    /// Name the virtio devices on the kernel's command line, for kernels that do not read ACPI.
+    pub virtio_cmdline: bool,
     /// Threads that serve the virtio devices; without one, the event loop does.
     pub io_threads: u8,
 }
@@ -51,7 +62,11 @@ impl Default for VmConfig {
             memory: MemorySize::from_mib_const(128),
             backing: PageBacking::Host,
             prefault: false,
+            disks: Vec::new(),
+            vsock: None,
             rng: None,
+            balloon: None,
+            virtio_cmdline: false,
             io_threads: 0,
         }
     }
@@ -72,6 +87,14 @@ pub enum ValueError {
     /// Not a kind of page.
     #[error("'{0}' is not a kind of page: none, thp or 2m")]
     Backing(String),
+    /// A device's option that makes no sense.
+    #[error("{flag}: {why}")]
+    Option {
+        /// The flag, or the section of the file.
+        flag: String,
+        /// What is wrong.
+        why: String,
+    },
     /// Huge pages cover whole multiples of their size.
     #[error("with 2 MiB pages the memory must be a multiple of 2 MiB, not {0} bytes")]
     HugePageMultiple(u64),

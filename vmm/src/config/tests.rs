@@ -1,4 +1,5 @@
 use super::*;
+use devices::rate_limiter::Limit;
 use proptest::prelude::*;
 
 #[test]
@@ -46,11 +47,19 @@ fn two_mib_pages_cover_whole_multiples() {
 }
 
 const WHOLE: &str = r#"{
-    "boot-source": {"kernel_image_path": "/k", "initrd_path": "/i", "boot_args": "console=ttyS0"},
+    "boot-source": {"kernel_image_path": "/k", "initrd_path": "/i", "boot_args": "console=ttyS0 -- -c true"},
     "machine-config": {"vcpu_count": 2, "mem_size_mib": 1024, "smt": false, "track_dirty_pages": false,
         "cpu_template": "None", "huge_pages": "2M"},
     "logger": {"log_path": "/l", "level": "Debug", "show_level": true, "show_log_origin": false},
-    "drives": [], "network-interfaces": [], "vsock": null, "balloon": null
+    "drives": [
+        {"drive_id": "data", "is_root_device": false, "path_on_host": "/d", "is_read_only": true,
+            "rate_limiter": {"bandwidth": {"size": 100, "refill_time": 10, "one_time_burst": 7}}},
+        {"drive_id": "root", "is_root_device": true, "path_on_host": "/r", "cache_type": "Writeback",
+            "io_engine": "Async"}
+    ],
+    "entropy": {},
+    "network-interfaces": [], "vsock": {"guest_cid": 3, "uds_path": "/v"},
+    "balloon": {"amount_mib": 8, "deflate_on_oom": true, "stats_polling_interval_s": 1}
 }"#;
 
 #[test]
@@ -63,7 +72,23 @@ fn firecrackers_file_becomes_a_machine() {
     let config = file.into_config().unwrap();
     assert_eq!(config.kernel, Kernel::File("/k".into()));
     assert_eq!(config.initrd, Some("/i".into()));
-    assert_eq!(config.cmdline.as_str(), "console=ttyS0");
+    assert_eq!(config.cmdline.as_str(), "console=ttyS0 root=/dev/vda rw -- -c true");
+    let limit = Limit { size: 100, refill_ms: 10, burst: 7 };
+    let data = Disk {
+        read_only: true,
+        cache: Cache::Unsafe,
+        id: Some("data".into()),
+        limits: RateLimits { bandwidth: Some(limit), operations: None },
+        ..Disk::new("/d")
+    };
+    let root = Disk { id: Some("root".into()), ..Disk::new("/r") };
+    assert_eq!(config.disks, [root, data], "the root device is the first");
+    assert_eq!(config.vsock, Some(Vsock { cid: 3, uds: "/v".into() }));
+    assert_eq!(config.rng, Some(RateLimits::default()));
+    assert_eq!(
+        config.balloon.as_ref().map(|balloon| (balloon.size, balloon.deflate_on_oom)),
+        Some((8 << 20, true))
+    );
     assert_eq!((config.cpus.get(), config.memory.bytes()), (2, 1 << 30));
     assert_eq!(config.backing, PageBacking::HugeTlb);
     assert_eq!(config.validate(), Ok(()));
@@ -72,15 +97,18 @@ fn firecrackers_file_becomes_a_machine() {
 #[test]
 fn what_the_format_has_and_mote_has_not_is_refused_by_name() {
     let cases = [
-        (r#"{"drives": [{"drive_id": "root"}]}"#, "drives"),
-        (r#"{"vsock": {"guest_cid": 3}}"#, "vsock"),
+        (r#"{"drives": [{"drive_id": "root", "is_root_device": true, "socket": "/s"}]}"#, "drives.socket"),
+        (
+            r#"{"balloon": {"amount_mib": 1, "deflate_on_oom": true, "free_page_hinting": true}}"#,
+            "balloon.free_page_hinting",
+        ),
+        (r#"{"pmem": [{}]}"#, "pmem"),
         (r#"{"machine-config": {"vcpu_count": 1, "mem_size_mib": 128, "smt": true}}"#, "machine-config.smt"),
         (
             r#"{"machine-config": {"vcpu_count": 1, "mem_size_mib": 128, "cpu_template": "T2"}}"#,
             "machine-config.cpu_template",
         ),
         (r#"{"logger": {"show_level": false}}"#, "logger.show_level"),
-        (r#"{"drives": "None"}"#, "drives"),
     ];
     for (text, expected) in cases {
         match ConfigFile::parse(text.as_bytes()) {
@@ -96,7 +124,14 @@ fn wrong_files_name_the_field() {
         let error = ConfigFile::parse(text).and_then(ConfigFile::into_config).unwrap_err();
         crate::error_line(&error)
     };
-    let cases: [(&[u8], &str); 8] = [
+    let cases: [(&[u8], &str); 11] = [
+        (br#"{"drives": [{"drive_id": "a", "is_root_device": true}]}"#, "path_on_host is missing"),
+        (
+            br#"{"drives": [{"drive_id": "a", "is_root_device": true, "path_on_host": "/a"},
+                {"drive_id": "b", "is_root_device": true, "path_on_host": "/b"}]}"#,
+            "only one can be the root device",
+        ),
+        (br#"{"vsock": {"guest_cid": 2, "uds_path": "/v"}}"#, "vsock.guest_cid"),
         (br#"{"boot-sauce": {}}"#, "boot-sauce"),
         (br#"{"boot-source": {"kernel_image_path": "/k", "bot_args": ""}}"#, "bot_args"),
         (br#"{"boot-source": {"kernel_image_path": 7}}"#, "expected path string"),

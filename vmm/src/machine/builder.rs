@@ -41,6 +41,9 @@ pub enum BuildError {
     /// The host refuses what a device stands for.
     #[error(transparent)]
     Device(#[from] devices::OpenError),
+    /// The command line has no room for the devices.
+    #[error("--virtio-cmdline")]
+    Cmdline(#[from] boot::CmdlineError),
     /// Two devices claim one address.
     #[error("cannot place a device")]
     Bus(#[from] BusError),
@@ -109,8 +112,12 @@ fn load_guest(
     };
     let nodes: Vec<DeviceNode> = windows.iter().map(|window| window.acpi_node()).collect();
     let rsdp = acpi::write(memory, config.cpus.get(), &nodes)?;
+    let mut cmdline = config.cmdline.clone();
+    for window in windows.iter().filter(|_| config.virtio_cmdline) {
+        cmdline = cmdline.with(&window.kernel_argument())?;
+    }
     let request = BootRequest {
-        cmdline: &config.cmdline,
+        cmdline: &cmdline,
         initrd,
         ram: &regions,
         protocol: image.protocol(config.protocol),

@@ -3,13 +3,16 @@
 //! Every section and field of that format is either taken or refused by its name. Nothing is ignored: a machine
 //! that silently lacks what its file asks for is worse than an error.
 
+mod devices;
+
 use std::path::PathBuf;
 
 use boot::{Cmdline, CmdlineError};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{CpuCount, Kernel, MemorySize, PageBacking, ValueError, VmConfig};
+use self::devices::{BalloonSection, Drive, EntropySection, VsockSection};
+use super::{Balloon, CpuCount, Kernel, MemorySize, PageBacking, ValueError, VmConfig};
 use crate::logger::Level;
 
 /// The largest file that is read: configurations are a few KiB.
@@ -62,16 +65,17 @@ pub struct ConfigFile {
     boot_source: Option<BootSource>,
     machine_config: Option<MachineConfig>,
     logger: Option<Logger>,
-    balloon: Option<Value>,
+    balloon: Option<BalloonSection>,
     cpu_config: Option<Value>,
-    drives: Option<Value>,
-    entropy: Option<Value>,
+    #[serde(default)]
+    drives: Vec<Drive>,
+    entropy: Option<EntropySection>,
     memory_hotplug: Option<Value>,
     metrics: Option<Value>,
     mmds_config: Option<Value>,
     network_interfaces: Option<Value>,
     pmem: Option<Value>,
-    vsock: Option<Value>,
+    vsock: Option<VsockSection>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -152,20 +156,22 @@ impl ConfigFile {
         let machine = self.machine_config.as_ref();
         let logger = self.logger.as_ref();
         let list = [
-            ("balloon", asks(self.balloon.as_ref()), "mote has no balloon device yet"),
+            (
+                "balloon.free_page_hinting",
+                self.balloon.as_ref().is_some_and(|balloon| balloon.free_page_hinting),
+                "the guest reports free pages instead: free_page_reporting",
+            ),
             ("cpu-config", asks(self.cpu_config.as_ref()), "mote passes on the CPU that KVM supports"),
             (
-                "drives",
-                asks(self.drives.as_ref()),
-                "mote has no block device yet; put the files into an initrd",
+                "drives.socket",
+                self.drives.iter().any(|drive| asks(drive.socket.as_ref())),
+                "mote serves its disks itself (no vhost-user)",
             ),
-            ("entropy", asks(self.entropy.as_ref()), "mote has no entropy device yet"),
             ("memory-hotplug", asks(self.memory_hotplug.as_ref()), "a machine's memory is fixed"),
             ("metrics", asks(self.metrics.as_ref()), "mote writes no metrics file yet"),
             ("mmds-config", asks(self.mmds_config.as_ref()), "mote has no metadata service"),
             ("network-interfaces", asks(self.network_interfaces.as_ref()), "mote has no network device yet"),
             ("pmem", asks(self.pmem.as_ref()), "mote has no persistent memory device"),
-            ("vsock", asks(self.vsock.as_ref()), "mote has no vsock device yet"),
             (
                 "machine-config.smt",
                 machine.is_some_and(|m| m.smt == Some(true)),
@@ -211,12 +217,20 @@ impl ConfigFile {
     /// The machine.
     pub fn into_config(self) -> Result<VmConfig, FileError> {
         let mut config = VmConfig::default();
+        let (disks, root) = devices::disks(self.drives)?;
+        config.disks = disks;
+        config.vsock = self.vsock.map(VsockSection::into_vsock).transpose()?;
+        config.rng = self.entropy.map(|entropy| entropy.limits());
+        config.balloon = self.balloon.map(Balloon::from);
         if let Some(source) = self.boot_source {
             config.kernel = Kernel::File(source.kernel_image_path);
             config.initrd = source.initrd_path;
-            if let Some(arguments) = source.boot_args {
-                config.cmdline = Cmdline::new(&arguments).map_err(FileError::Cmdline)?;
-            }
+            let arguments = Cmdline::new(&source.boot_args.unwrap_or_default());
+            let arguments = match root {
+                Some(root) => arguments.and_then(|arguments| arguments.with(&root)),
+                None => arguments,
+            };
+            config.cmdline = arguments.map_err(FileError::Cmdline)?;
         }
         if let Some(machine) = self.machine_config {
             let field = |field| move |source| FileError::Value { field, source };
