@@ -26,7 +26,7 @@ mod tests;
 pub use pages::BalloonCounters;
 pub use stats::Stats;
 
-/// Linux reports up to 32 ranges in one request, and does without reports if the queue is smaller.
+/// Linux reports up to 32 ranges in one request; its driver fails if the queue cannot hold them.
 const QUEUE_SIZE: u16 = 128;
 
 /// The queue for statistics, where there is one.
@@ -234,7 +234,7 @@ impl VirtioDevice for Balloon {
 }
 
 impl Active {
-    /// The specification numbers the queues from 0 to 4, whichever of them exist (section 5.5.2). Linux, at least up to 6.12, leaves no gaps:
+    /// The specification numbers the queues from 0 to 4, whichever of them exist (section 5.5.2). Linux leaves no gaps over MMIO (seen in 6.1):
     /// where there is no queue for hints, which is not offered here, reports have the next number. As nothing else can
     /// be there, every further queue is one for reports, and both are right.
     fn role(&self, index: usize) -> Option<Role> {
