@@ -133,7 +133,7 @@ impl Port {
         }
     }
 
-    /// What came since the last call; to be taken before the mailbox.
+    /// Whether anything came since the last call. To be asked before it is taken: what comes later rings anew.
     pub(super) fn answer_ring(&self) -> bool {
         self.rung.swap(false, Ordering::AcqRel)
     }

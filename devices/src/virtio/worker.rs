@@ -145,6 +145,10 @@ impl Worker {
         if self.device.activate(activation).is_err() {
             self.port.fail();
         }
+        // What was notified before now is lost: by a driver that is quicker than this thread, or before a snapshot.
+        for queue in 0..self.queue_sizes.len() {
+            self.queue_event(queue);
+        }
         Served::Activated
     }
 

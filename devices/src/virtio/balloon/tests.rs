@@ -212,9 +212,12 @@ fn a_request_that_is_not_finished_is_still_in_its_ring() {
 #[test]
 fn a_driver_that_breaks_the_ring_has_to_reset() {
     let mut guest = guest(OPTIONS);
+    guest.send(STATS, &[Buffer::Readable(&[])]);
     guest.queues[INFLATE].set_available_index(1000);
     guest.notify(INFLATE);
     assert!(guest.needs_reset());
+    expire(&mut guest);
+    assert!(guest.queues[STATS].take_used().is_none(), "until then the device does nothing");
     guest.reset();
     guest.set_up(u64::MAX);
     send_pages(&mut guest, INFLATE, &[(DATA / PAGE) as u32]);
@@ -421,7 +424,8 @@ fn a_huge_page_is_given_back_when_all_of_it_is_in_the_balloon() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Section 5.5.6: the pages named in inflate requests are taken, and no others, whatever is named and in whatever order.
+    /// Section 5.5.6: the pages named in inflate requests are taken, and no others, whatever is named and in whatever
+    /// order.
     #[test]
     fn arbitrary_numbers_take_what_they_name(
         requests in prop::collection::vec(

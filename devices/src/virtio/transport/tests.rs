@@ -380,13 +380,59 @@ fn guest_parts(guest: Guest) -> Parts {
 }
 
 #[test]
+fn a_reset_that_is_over_is_saved_as_such() {
+    let probe = Probe::default();
+    let draining = Arc::clone(&probe.draining);
+    let mut guest = Guest::new(Box::new(probe));
+    guest.set_up(0);
+    draining.store(true, Ordering::Relaxed);
+    guest.reset();
+    draining.store(false, Ordering::Relaxed);
+    guest.worker.backend_event(0);
+    let state = guest.transport.save(&guest.worker.positions());
+    let mut restored = Guest::with_memory(Box::new(Probe::default()), guest.memory().clone());
+    restored.transport.restore(&state).unwrap();
+    assert_eq!(restored.serve(), Served::Nothing, "nothing is activated");
+    assert_eq!(restored.read(reg::STATUS), 0);
+}
+
+#[test]
+fn features_that_were_not_yet_refused_are_saved() {
+    let mut guest = guest();
+    guest.write(reg::STATUS, status::ACKNOWLEDGE | status::DRIVER);
+    guest.write(reg::DRIVER_FEATURES, 1 << 7);
+    let state = guest.transport.save(&guest.worker.positions());
+    let mut restored = Guest::new(Box::new(Probe::default()));
+    restored.transport.restore(&state).unwrap();
+    restored.write(reg::STATUS, NEGOTIATED);
+    assert_eq!(restored.read(reg::STATUS) & status::FEATURES_OK, 0);
+}
+
+#[test]
+fn buffers_that_were_notified_too_early_are_found() {
+    // The driver is quicker than the loop: it has set DRIVER_OK, and its notification comes first.
+    let mut guest = ready_guest();
+    guest.queues[1].add(&[Buffer::Writable(3)]);
+    let state = guest.transport.save(&guest.worker.positions());
+    let Parts { memory, queues } = guest_parts(guest);
+    let mut late = Guest::with_memory(Box::new(Probe::default()), memory);
+    late.queues = queues;
+    late.transport.restore(&state).unwrap();
+    late.worker.queue_event(1);
+    assert!(late.queues[1].take_used().is_none(), "the device is not active yet");
+    late.serve();
+    assert_eq!(late.queues[1].take_used(), Some((0, 3)));
+}
+
+#[test]
 fn damaged_states_are_refused() {
-    let guest = ready_guest();
+    let mut guest = ready_guest();
     let good = serde_json::to_value(guest.transport.save(&guest.worker.positions())).unwrap();
     let damages = [
         ("version", serde_json::json!(2)),
         ("device_id", serde_json::json!(1)),
         ("status", serde_json::json!(1 << 20)),
+        ("status", serde_json::json!(status::DRIVER_OK)),
         ("accepted", serde_json::json!(1u64 << 50)),
         ("accepted", serde_json::json!(0)),
         ("interrupt_status", serde_json::json!(4)),
