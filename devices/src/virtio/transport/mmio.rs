@@ -146,7 +146,7 @@ impl MmioTransport {
         check("the number of queues", queues as u64, queues == self.queue_sizes.len())?;
         for (queue, &max_size) in state.queues.iter().zip(&self.queue_sizes) {
             let sound = !queue.ready || queue.check(max_size, &self.memory).is_ok();
-            check("a queue's size", queue.size.into(), sound)?;
+            check("the rings of a queue of size", queue.size.into(), sound)?;
         }
         let bytes = state.config.len();
         check("the configuration space's size", bytes as u64, bytes == self.config.bytes().len())?;

@@ -1,13 +1,17 @@
 //! The registers, against a device that does nothing but take notes (virtio 1.2, sections 2.1, 2.2, 3.1 and 4.2).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
 use super::registers as reg;
 use super::*;
-use crate::testkit::{Buffer, Descriptor, DriverQueue, Guest, INDIRECT, NEXT, WRITE};
+use crate::testkit::{
+    Buffer, CountingTrigger, Descriptor, DriverQueue, FakeReactor, Guest, INDIRECT, NEXT, WRITE,
+};
 use crate::virtio::spec::{feature, interrupt, status};
 use crate::virtio::*;
 use crate::{Device, IoError};
@@ -341,12 +345,75 @@ fn a_reset_before_the_device_was_told_of_its_driver() {
 fn nobody_waits_for_a_device_that_is_gone() {
     let Guest { mut transport, worker, .. } = ready_guest();
     drop(worker);
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let _ = transport.write(reg::STATUS, &[0; 4]).unwrap();
     let mut status = [0xff; 4];
     transport.read(reg::STATUS, &mut status).unwrap();
     assert_eq!(status, [0; 4]);
     assert!(start.elapsed().as_millis() < 900, "not the wait of a device that does not answer");
+}
+
+/// Writes what a driver writes to begin with one queue, the first.
+fn begin(transport: &mut MmioTransport, queue: &DriverQueue) {
+    queue.write(queue.descriptors(), &[0; 0x10000]);
+    let ready = [
+        (reg::STATUS, status::ACKNOWLEDGE),
+        (reg::STATUS, status::ACKNOWLEDGE | status::DRIVER),
+        (reg::DRIVER_FEATURES_SEL, 1),
+        (reg::DRIVER_FEATURES, (feature::VERSION_1 >> 32) as u32),
+        (reg::STATUS, NEGOTIATED),
+        (reg::QUEUE_NUM, queue.size().into()),
+        (reg::QUEUE_DESC_LOW, queue.descriptors() as u32),
+        (reg::QUEUE_DRIVER_LOW, queue.available() as u32),
+        (reg::QUEUE_DEVICE_LOW, queue.used() as u32),
+        (reg::QUEUE_READY, 1),
+        (reg::STATUS, NEGOTIATED | status::DRIVER_OK),
+    ];
+    for (register, value) in ready {
+        let _ = transport.write(register, &u32::to_le_bytes(value)).expect("a write in order");
+    }
+}
+
+#[test]
+fn between_two_threads_no_notification_and_no_reset_is_lost() {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let memory = crate::testkit::memory();
+    let (sender, wakes) = mpsc::channel();
+    let wake = Box::new(move || sender.send(()).unwrap_or_default());
+    let line = Box::new(CountingTrigger::default());
+    let (mut transport, mut worker) = connect(Box::new(Probe::default()), memory.clone(), line, wake);
+    let over = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        // The loop looks only when it is roused.
+        scope.spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                if wakes.recv_timeout(Duration::from_millis(100)).is_ok() {
+                    worker.serve(|| Box::new(FakeReactor::default()));
+                }
+            }
+        });
+        let answered = (0..20).all(|_| {
+            let mut queue = DriverQueue::new(memory.clone(), DriverQueue::ARENA, 16);
+            begin(&mut transport, &queue);
+            let answered = (0..500).all(|_| {
+                queue.add(&[Buffer::Writable(1)]);
+                let _ = transport.write(reg::QUEUE_NOTIFY, &[0; 4]);
+                let start = Instant::now();
+                while queue.take_used().is_none() {
+                    if start.elapsed() > PATIENCE {
+                        return false;
+                    }
+                    thread::yield_now();
+                }
+                true
+            });
+            let mut status = [0xff; 4];
+            let _ = transport.write(reg::STATUS, &[0; 4]);
+            answered && transport.read(reg::STATUS, &mut status).is_ok() && status == [0; 4]
+        });
+        over.store(true, Ordering::Relaxed);
+        assert!(answered);
+    });
 }
 
 #[test]
