@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use devices::virtio::{DeviceCounters, Reactor, Served, TIMER};
+use devices::virtio::{DeviceCounters, DeviceError, Reactor, Served, TIMER};
 
 use crate::event_loop::{EventLoop, Interest};
 use crate::machine::Attached;
@@ -61,8 +61,10 @@ impl DeviceHost {
                 .device
                 .worker
                 .serve(|| Box::new(LoopReactor { events: events.clone(), index, timer: timer.clone() }));
-            if served == Served::Activated {
-                hosted.speed_up(index, events);
+            match served {
+                Served::Activated => hosted.speed_up(index, events),
+                Served::Refused(error) => hosted.refused(&error),
+                Served::Nothing | Served::Deactivated => {}
             }
             hosted.report();
         }
@@ -126,6 +128,15 @@ impl Hosted {
         });
         if let Err(error) = added {
             log::warn!("{name} is slower than it could be: {error}");
+        }
+    }
+
+    /// The driver sees that its device does not work; the reason is for the user. A guest that tries again and again is told of once in a while.
+    fn refused(&mut self, error: &DeviceError) {
+        let now = Instant::now();
+        if self.silent_until.is_none_or(|until| now >= until) {
+            self.silent_until = now.checked_add(QUIET);
+            log::error!("{} does not work: {}", self.name(), crate::error_line(error));
         }
     }
 

@@ -12,10 +12,11 @@ use super::{ConfigSpace, DeviceKind, Link, Queue, Reactor};
 /// The transport owns status, features, queue set-up, interrupt status and configuration space; what is left is the
 /// device. All its methods are called by one thread, that of the event loop, and none may wait for anything.
 ///
-/// The order of a life: [`identity`](Self::identity) once, before the guest runs. [`activate`](Self::activate) when the driver sets DRIVER_OK; from then on [`queue_event`](Self::queue_event) and
-/// [`backend_event`](Self::backend_event) in any order. [`reset`](Self::reset) when the driver writes 0 to the status; after it is done
-/// the device may be activated again. To save a device: pause the machine, then read [`queues`](Self::queues); a restored device is activated with queues
-/// at the saved positions.
+/// The order of a life: [`identity`](Self::identity) once, before the guest runs. [`activate`](Self::activate) when
+/// the driver sets DRIVER_OK; from then on [`queue_event`](Self::queue_event) and
+/// [`backend_event`](Self::backend_event) in any order. [`reset`](Self::reset) when the driver writes 0 to the
+/// status; after it is done the device may be activated again. To save a device: pause the machine, then read
+/// [`queues`](Self::queues); a restored device is activated with queues at the saved positions.
 pub trait VirtioDevice: Any + Send {
     /// What the device is. The same at every call.
     fn identity(&self) -> Identity;
@@ -26,14 +27,15 @@ pub trait VirtioDevice: Any + Send {
     /// When the host refuses what the device needs. The driver then sees DEVICE_NEEDS_RESET.
     fn activate(&mut self, activation: Activation) -> Result<(), DeviceError>;
 
-    /// The driver says that there are new buffers in `queue`. It may say so falsely, and as often as it likes.
+    /// The driver says that there are new buffers in `queue`. It may say so falsely, and as often as it likes. Each
+    /// queue is announced once after [`activate`](Self::activate), because the driver may have notified it before.
     fn queue_event(&mut self, queue: usize);
 
     /// A descriptor that the device watches is ready, or its [timer](super::TIMER) has expired. May come falsely.
     fn backend_event(&mut self, token: u32);
 
-    /// Lets go of queues and memory. While requests are in flight that is not possible: then the device accepts no more,
-    /// answers [`Progress::Draining`], and is asked again after each backend event.
+    /// Lets go of queues and memory. While requests are in flight that is not possible: then the device accepts no
+    /// more, answers [`Progress::Draining`], and is asked again after each backend event.
     fn reset(&mut self) -> Progress;
 
     /// The queues it was activated with; none while it is not active.

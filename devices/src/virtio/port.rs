@@ -133,7 +133,7 @@ impl Port {
         }
     }
 
-    /// What came since the last call; to be taken before the mailbox.
+    /// Whether anything came since the last call. To be asked before it is taken: what comes later rings anew.
     pub(super) fn answer_ring(&self) -> bool {
         self.rung.swap(false, Ordering::AcqRel)
     }
@@ -181,9 +181,14 @@ impl Port {
         self.needs_reset.store(needs, Ordering::Release);
     }
 
-    /// The driver has to reset the device before it does anything again.
+    /// The driver broke the rules, and has to reset the device before it does anything again.
     pub(super) fn fail(&self) {
         self.fault();
+        self.require_reset();
+    }
+
+    /// The driver has to reset the device before it does anything again.
+    pub(super) fn require_reset(&self) {
         if !self.needs_reset.swap(true, Ordering::AcqRel) {
             self.interrupt(interrupt::CONFIGURATION_CHANGE);
         }

@@ -8,7 +8,8 @@ use super::port::{Order, Port};
 use super::spec::feature;
 use super::transport::{MmioTransport, QueueSetup};
 use super::{
-    Activation, DeviceCounters, DeviceKind, Line, Link, Progress, Queue, Reactor, VirtioDevice, Wake,
+    Activation, DeviceCounters, DeviceError, DeviceKind, Line, Link, Progress, Queue, Reactor, VirtioDevice,
+    Wake,
 };
 
 /// Joins `device` to a transport. The transport goes on a bus; the worker to the thread that serves the device, which
@@ -57,12 +58,14 @@ enum Life {
 }
 
 /// What [`Worker::serve`] changed, for the wiring around the device.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug)]
 pub enum Served {
     /// Nothing.
     Nothing,
     /// The device has become active.
     Activated,
+    /// The host kept the device from becoming active; the driver sees DEVICE_NEEDS_RESET.
+    Refused(DeviceError),
     /// The device is inactive: it has been reset.
     Deactivated,
 }
@@ -142,8 +145,13 @@ impl Worker {
         let link = Link::new(Arc::clone(&self.port));
         let activation = Activation { features, queues, memory: self.memory.clone(), link, reactor };
         self.life = Life::Active;
-        if self.device.activate(activation).is_err() {
-            self.port.fail();
+        if let Err(error) = self.device.activate(activation) {
+            self.port.require_reset();
+            return Served::Refused(error);
+        }
+        // What was notified before now is lost: by a driver that is quicker than this thread, or before a snapshot.
+        for queue in 0..self.queue_sizes.len() {
+            self.queue_event(queue);
         }
         Served::Activated
     }

@@ -1,8 +1,9 @@
 //! Traditional memory balloon (virtio 1.2, section 5.5): memory that the guest does not need goes back to the host.
 //!
-//! In two ways. The user sets a target, and the driver *inflates* the balloon: it allocates pages, names them, and uses them no
-//! more until it *deflates*. And the driver *reports* pages that are free just now; it may use them again as soon as the
-//! device has acknowledged that. Either way the host takes the pages back, and gives new ones when they are touched.
+//! In two ways. The user sets a target, and the driver *inflates* the balloon: it allocates pages, names them, and
+//! uses them no more until it *deflates*. And the driver *reports* pages that are free just now; it may use them
+//! again as soon as the device has acknowledged that. Either way the host takes the pages back, and gives new ones
+//! when they are touched.
 //!
 //! No state is the device's own: the target and the balloon's size are in the configuration space, statistics come
 //! anew, and a request that is not finished still stands in its ring.
@@ -26,7 +27,7 @@ mod tests;
 pub use pages::BalloonCounters;
 pub use stats::Stats;
 
-/// Linux reports up to 32 ranges in one request, and does without reports if the queue is smaller.
+/// Linux reports up to 32 ranges in one request; its driver fails if the queue cannot hold them.
 const QUEUE_SIZE: u16 = 128;
 
 /// The queue for statistics, where there is one.
@@ -124,7 +125,8 @@ impl Balloon {
         self.stats
     }
 
-    /// Changes how often the driver is asked for statistics. `false`, and nothing is changed, if the device was made without.
+    /// Changes how often the driver is asked for statistics. `false`, and nothing is changed, if the device was made
+    /// without.
     pub fn set_stats_interval(&mut self, interval: Duration) -> bool {
         let Some(current) = &mut self.options.stats_interval else {
             return false;
@@ -188,20 +190,16 @@ impl VirtioDevice for Balloon {
 
     fn activate(&mut self, activation: Activation) -> Result<(), DeviceError> {
         let Activation { features, queues, link, reactor, .. } = activation;
-        let count = queues.len();
         self.pages.start(features & feature::MUST_TELL_HOST != 0);
         self.active = Some(Active {
             features,
+            done: vec![0; queues.len()],
             queues,
-            done: vec![0; count],
             read: false,
             link,
             reactor,
             chain: Chain::new(),
         });
-        for index in 0..count {
-            self.queue_event(index);
-        }
         Ok(())
     }
 
@@ -234,9 +232,9 @@ impl VirtioDevice for Balloon {
 }
 
 impl Active {
-    /// The specification numbers the queues from 0 to 4, whichever of them exist (section 5.5.2). Linux, at least up to 6.12, leaves no gaps:
-    /// where there is no queue for hints, which is not offered here, reports have the next number. As nothing else can
-    /// be there, every further queue is one for reports, and both are right.
+    /// The specification numbers the queues from 0 to 4, whichever of them exist (section 5.5.2). Linux leaves no
+    /// gaps over MMIO (seen in 6.1): where there is no queue for hints, which is not offered here, reports have the
+    /// next number. As nothing else can be there, every further queue is one for reports, and both are right.
     fn role(&self, index: usize) -> Option<Role> {
         match index {
             0 => Some(Role::Inflate),
@@ -247,7 +245,8 @@ impl Active {
         }
     }
 
-    /// Deals with the next request in the queue `index`, or with a part of it if it is long: it stays in its ring until it is done.
+    /// Deals with the next request in the queue `index`, or with a part of it if it is long: it stays in its ring
+    /// until it is done.
     fn serve_pages(&mut self, index: usize, role: Role, pages: &mut Pages) -> Result<(), QueueError> {
         let (Some(queue), Some(done)) = (self.queues.get_mut(index), self.done.get_mut(index)) else {
             return Ok(());
@@ -283,8 +282,8 @@ impl Active {
         Ok(())
     }
 
-    /// Reads the statistics that the driver has laid down. The buffer stays in its ring until the driver is asked for others: using
-    /// it is the question (section 5.5.6.3).
+    /// Reads the statistics that the driver has laid down. The buffer stays in its ring until the driver is asked for
+    /// others: using it is the question (section 5.5.6.3).
     fn read_stats(&mut self, stats: &mut Stats, interval: Duration) -> Result<(), QueueError> {
         let Some(queue) = self.queues.get_mut(STATS).filter(|_| !self.read) else {
             return Ok(());
@@ -312,7 +311,7 @@ impl Active {
 
     /// Uses the buffer of statistics that was read.
     fn ask_for_stats(&mut self) -> Result<(), QueueError> {
-        let Some(queue) = self.queues.get_mut(STATS).filter(|_| self.read) else {
+        let Some(queue) = self.queues.get_mut(STATS).filter(|_| self.read && !self.link.failed()) else {
             return Ok(());
         };
         self.read = false;

@@ -12,7 +12,8 @@ use crate::virtio::{Chain, Segment, cut, length};
 /// How many page numbers are dealt with at a time. Linux has no more in one request, and each may cost a system call.
 pub(super) const TURN_PAGES: usize = 256;
 
-/// How many bytes that are reported free are given back at a time: some milliseconds, if the guest has used all of them.
+/// How many bytes that are reported free are given back at a time: some milliseconds, if the guest has used all of
+/// them.
 pub(super) const TURN_BYTES: usize = 32 << 20;
 
 /// What became of the pages that a driver gave.
@@ -33,9 +34,9 @@ pub(super) struct Pages {
     told: bool,
     // State.
     counters: BalloonCounters,
-    /// Which of the 512 pages of a huge page are in the balloon, by the huge page's number. A driver gives 4 KiB at a time and the
-    /// host takes 2 MiB: without this, no huge page would ever be whole. At most one entry for each 2 MiB of RAM. Not
-    /// saved: a page that is forgotten stays with the guest, which is safe.
+    /// Which of the 512 pages of a huge page are in the balloon, by the huge page's number. A driver gives 4 KiB at a
+    /// time and the host takes 2 MiB: without this, no huge page would ever be whole. At most one entry for each 2
+    /// MiB of RAM. Not saved: a page that is forgotten stays with the guest, which is safe.
     partial: BTreeMap<u64, [u64; 8]>,
     // Room that is kept.
     numbers: Vec<u64>,
@@ -67,8 +68,8 @@ impl Pages {
         self.partial.clear();
     }
 
-    /// The pages that the request in `chain` names, from `offset` bytes on, are in the balloon now. Returns how many bytes of the
-    /// request are dealt with, and how many of its numbers are none of a page of RAM.
+    /// The pages that the request in `chain` names, from `offset` bytes on, are in the balloon now. Returns how many
+    /// bytes of the request are dealt with, and how many of its numbers are none of a page of RAM.
     pub(super) fn inflate(
         &mut self,
         memory: &GuestMemoryMmap,
@@ -97,8 +98,8 @@ impl Pages {
         (taken, faults)
     }
 
-    /// The pages that the request in `chain` names, from `offset` bytes on, are the guest's again. The host gives them when they are
-    /// touched. Returns how many bytes of the request are dealt with.
+    /// The pages that the request in `chain` names, from `offset` bytes on, are the guest's again. The host gives
+    /// them when they are touched. Returns how many bytes of the request are dealt with.
     pub(super) fn deflate(&mut self, memory: &GuestMemoryMmap, chain: &Chain, offset: usize) -> usize {
         let taken = self.read(memory, chain, offset);
         for &number in &self.numbers {

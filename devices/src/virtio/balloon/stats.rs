@@ -30,8 +30,8 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Reads the entries in `bytes`, in any order; what has an unknown tag is ignored, as the specification asks, and so is a piece
-    /// of an entry at the end.
+    /// Reads the entries in `bytes`, in any order; what has an unknown tag is ignored, as the specification asks, and
+    /// so is a piece of an entry at the end.
     pub(super) fn parse(bytes: &[u8]) -> Self {
         let mut stats = Self::default();
         let (entries, _) = bytes.as_chunks::<STAT_SIZE>();

@@ -26,9 +26,9 @@ impl HostPage {
     }
 }
 
-/// Gives the pages that lie wholly in `segment` back to the host, and returns their bytes. The guest finds zeros there when it
-/// looks again, or, in memory that is a private mapping of a file, what the file holds: to the guest both are memory
-/// that was never initialized.
+/// Gives the pages that lie wholly in `segment` back to the host, and returns their bytes. The guest finds zeros
+/// there when it looks again, or, in memory that is a private mapping of a file, what the file holds: to the guest
+/// both are memory that was never initialized.
 ///
 /// # Errors
 /// The kernel's: EINVAL for locked memory, and for huge pages before Linux 5.18. What was done is then unknown.
@@ -42,8 +42,8 @@ pub fn discard(memory: &GuestMemoryMmap, segment: Segment, page: HostPage) -> io
         if length == 0 {
             continue;
         }
-        // SAFETY: the range lies in `memory`, which is mapped for as long as it is borrowed, and stays mapped. Only what it holds
-        // changes, and guest memory may do that at any time: no Rust reference to it exists.
+        // SAFETY: the range lies in `memory`, which is mapped for as long as it is borrowed, and stays mapped. Only
+        // what it holds changes, and guest memory may do that at any time: no Rust reference to it exists.
         let result = unsafe { libc::madvise(start.wrapping_add(head).cast(), length, libc::MADV_DONTNEED) };
         if result != 0 {
             return Err(io::Error::last_os_error());

@@ -67,7 +67,6 @@ impl VirtioDevice for Rng {
     fn activate(&mut self, activation: Activation) -> Result<(), DeviceError> {
         let Activation { queues, link, reactor, .. } = activation;
         self.active = Some(Active { queues, link, reactor, chain: Chain::new() });
-        self.queue_event(REQUESTS);
         Ok(())
     }
 

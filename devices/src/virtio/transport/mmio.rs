@@ -14,6 +14,9 @@ use crate::{Action, Device, IoError, RestoreError};
 const NAME: &str = "virtio transport";
 const VERSION: u16 = 1;
 
+/// What a driver has set when it sets DRIVER_OK (section 3.1.1).
+const BEFORE_DRIVER_OK: u32 = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK;
+
 /// One device behind virtio over MMIO.
 ///
 /// It never touches the device: what the driver asks for is left in a mailbox for the device's [`Worker`](crate::virtio::Worker). The only
@@ -101,7 +104,9 @@ impl MmioTransport {
 
     /// Its state; `positions` are those of the device's queues. The machine is paused, and no request is in flight.
     #[must_use]
-    pub fn save(&self, positions: &[(u16, u16)]) -> TransportState {
+    pub fn save(&mut self, positions: &[(u16, u16)]) -> TransportState {
+        // A driver may not have looked yet whether its reset is over.
+        self.finish_reset();
         let mut queues = self.queues.clone();
         for (queue, &(next_available, next_used)) in queues.iter_mut().zip(positions) {
             (queue.next_available, queue.next_used) = (next_available, next_used);
@@ -130,8 +135,10 @@ impl MmioTransport {
         check("the device type", state.device_id.into(), state.device_id == self.kind as u32)?;
         let known = status::BY_DRIVER | status::DEVICE_NEEDS_RESET;
         check("status", state.status.into(), state.status & !known == 0)?;
-        check("the accepted features", state.accepted, state.accepted & !self.offered == 0)?;
-        let negotiated = state.status & status::FEATURES_OK == 0 || state.accepted & feature::VERSION_1 != 0;
+        let ready =
+            state.status & status::DRIVER_OK == 0 || state.status & BEFORE_DRIVER_OK == BEFORE_DRIVER_OK;
+        check("status", state.status.into(), ready)?;
+        let negotiated = state.status & status::FEATURES_OK == 0 || self.acceptable(state.accepted);
         check("the accepted features", state.accepted, negotiated)?;
         let causes = interrupt::USED_BUFFER | interrupt::CONFIGURATION_CHANGE;
         check("the interrupt status", state.interrupt_status.into(), state.interrupt_status & !causes == 0)?;
@@ -139,7 +146,7 @@ impl MmioTransport {
         check("the number of queues", queues as u64, queues == self.queue_sizes.len())?;
         for (queue, &max_size) in state.queues.iter().zip(&self.queue_sizes) {
             let sound = !queue.ready || queue.check(max_size, &self.memory).is_ok();
-            check("a queue's size", queue.size.into(), sound)?;
+            check("the rings of a queue of size", queue.size.into(), sound)?;
         }
         let bytes = state.config.len();
         check("the configuration space's size", bytes as u64, bytes == self.config.bytes().len())?;
@@ -212,24 +219,25 @@ impl MmioTransport {
         }
         // The driver only ever sets bits (section 2.1.1), and only in the order of section 3.1.1.
         let added = value & !self.status & status::BY_DRIVER;
-        let before_driver_ok = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK;
-        let in_order = added & status::DRIVER_OK == 0 || self.status & before_driver_ok == before_driver_ok;
+        let in_order = added & status::DRIVER_OK == 0 || self.status & BEFORE_DRIVER_OK == BEFORE_DRIVER_OK;
         if self.resetting || self.status & status::BY_DRIVER & !value != 0 || !in_order {
             return Err(IoError::State(reg::STATUS));
         }
         let mut status = self.status | added;
-        if added & status::FEATURES_OK != 0 {
-            let acceptable = self.accepted & !self.offered == 0 && self.accepted & feature::VERSION_1 != 0;
-            if !acceptable {
-                // Section 3.1.1, step 6: the driver reads back that its choice was not accepted.
-                status &= !status::FEATURES_OK;
-            }
+        if added & status::FEATURES_OK != 0 && !self.acceptable(self.accepted) {
+            // Section 3.1.1, step 6: the driver reads back that its choice was not accepted.
+            status &= !status::FEATURES_OK;
         }
         self.status = status;
         if added & status::DRIVER_OK != 0 {
             self.port.activate(self.accepted, self.queues.clone());
         }
         Ok(())
+    }
+
+    /// Whether the device can work with these features.
+    fn acceptable(&self, features: u64) -> bool {
+        features & !self.offered == 0 && features & feature::VERSION_1 != 0
     }
 
     /// Back to the beginning, once the device holds nothing of the guest's any more.

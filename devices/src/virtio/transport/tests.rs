@@ -1,13 +1,17 @@
 //! The registers, against a device that does nothing but take notes (virtio 1.2, sections 2.1, 2.2, 3.1 and 4.2).
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
 use super::registers as reg;
 use super::*;
-use crate::testkit::{Buffer, Descriptor, DriverQueue, Guest, INDIRECT, NEXT, WRITE};
+use crate::testkit::{
+    Buffer, CountingTrigger, Descriptor, DriverQueue, FakeReactor, Guest, INDIRECT, NEXT, WRITE,
+};
 use crate::virtio::spec::{feature, interrupt, status};
 use crate::virtio::*;
 use crate::{Device, IoError};
@@ -20,6 +24,7 @@ const NEGOTIATED: u32 = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_
 struct Probe {
     events: Arc<AtomicUsize>,
     draining: Arc<AtomicBool>,
+    refusing: bool,
     config: Option<ConfigSpace>,
     active: Option<Activation>,
 }
@@ -36,6 +41,10 @@ impl VirtioDevice for Probe {
     }
 
     fn activate(&mut self, activation: Activation) -> Result<(), DeviceError> {
+        if self.refusing {
+            let source = std::io::ErrorKind::OutOfMemory.into();
+            return Err(DeviceError { what: "no ring".to_owned(), source });
+        }
         self.active = Some(activation);
         Ok(())
     }
@@ -318,7 +327,7 @@ fn a_reset_with_requests_in_flight_is_over_when_they_are() {
     assert!(guest.try_write(reg::STATUS, status::ACKNOWLEDGE).is_err());
     assert!(guest.try_write(reg::QUEUE_NOTIFY, 0).is_err());
     draining.store(false, Ordering::Relaxed);
-    assert_eq!(guest.worker.backend_event(0), Served::Deactivated);
+    assert!(matches!(guest.worker.backend_event(0), Served::Deactivated));
     assert_eq!(guest.read(reg::STATUS), 0);
     guest.set_up(0);
     guest.send(0, &[Buffer::Writable(1)]);
@@ -338,15 +347,94 @@ fn a_reset_before_the_device_was_told_of_its_driver() {
 }
 
 #[test]
+fn a_host_that_refuses_is_not_the_guests_fault() {
+    let mut guest = Guest::new(Box::new(Probe { refusing: true, ..Probe::default() }));
+    guest.set_up_queues();
+    for status in [1, 3] {
+        guest.write(reg::STATUS, status);
+    }
+    guest.write(reg::DRIVER_FEATURES_SEL, 1);
+    guest.write(reg::DRIVER_FEATURES, 1);
+    guest.write(reg::STATUS, NEGOTIATED);
+    guest.write(reg::STATUS, NEGOTIATED | status::DRIVER_OK);
+    assert!(matches!(guest.serve(), Served::Refused(error) if error.what == "no ring"));
+    assert!(guest.needs_reset());
+    assert_eq!((guest.line.take(), guest.worker.counters().faults), (1, 0));
+}
+
+#[test]
 fn nobody_waits_for_a_device_that_is_gone() {
     let Guest { mut transport, worker, .. } = ready_guest();
     drop(worker);
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     let _ = transport.write(reg::STATUS, &[0; 4]).unwrap();
     let mut status = [0xff; 4];
     transport.read(reg::STATUS, &mut status).unwrap();
     assert_eq!(status, [0; 4]);
     assert!(start.elapsed().as_millis() < 900, "not the wait of a device that does not answer");
+}
+
+/// Writes what a driver writes to begin with one queue, the first.
+fn begin(transport: &mut MmioTransport, queue: &DriverQueue) {
+    queue.write(queue.descriptors(), &[0; 0x10000]);
+    let ready = [
+        (reg::STATUS, status::ACKNOWLEDGE),
+        (reg::STATUS, status::ACKNOWLEDGE | status::DRIVER),
+        (reg::DRIVER_FEATURES_SEL, 1),
+        (reg::DRIVER_FEATURES, (feature::VERSION_1 >> 32) as u32),
+        (reg::STATUS, NEGOTIATED),
+        (reg::QUEUE_NUM, queue.size().into()),
+        (reg::QUEUE_DESC_LOW, queue.descriptors() as u32),
+        (reg::QUEUE_DRIVER_LOW, queue.available() as u32),
+        (reg::QUEUE_DEVICE_LOW, queue.used() as u32),
+        (reg::QUEUE_READY, 1),
+        (reg::STATUS, NEGOTIATED | status::DRIVER_OK),
+    ];
+    for (register, value) in ready {
+        let _ = transport.write(register, &u32::to_le_bytes(value)).expect("a write in order");
+    }
+}
+
+#[test]
+fn between_two_threads_no_notification_and_no_reset_is_lost() {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let memory = crate::testkit::memory();
+    let (sender, wakes) = mpsc::channel();
+    let wake = Box::new(move || sender.send(()).unwrap_or_default());
+    let line = Box::new(CountingTrigger::default());
+    let (mut transport, mut worker) = connect(Box::new(Probe::default()), memory.clone(), line, wake);
+    let over = &AtomicBool::new(false);
+    thread::scope(|scope| {
+        // The loop looks only when it is roused.
+        scope.spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                if wakes.recv_timeout(Duration::from_millis(100)).is_ok() {
+                    worker.serve(|| Box::new(FakeReactor::default()));
+                }
+            }
+        });
+        let answered = (0..20).all(|_| {
+            let mut queue = DriverQueue::new(memory.clone(), DriverQueue::ARENA, 16);
+            begin(&mut transport, &queue);
+            let answered = (0..500).all(|_| {
+                queue.add(&[Buffer::Writable(1)]);
+                let _ = transport.write(reg::QUEUE_NOTIFY, &[0; 4]);
+                let start = Instant::now();
+                while queue.take_used().is_none() {
+                    if start.elapsed() > PATIENCE {
+                        return false;
+                    }
+                    thread::yield_now();
+                }
+                true
+            });
+            let mut status = [0xff; 4];
+            let _ = transport.write(reg::STATUS, &[0; 4]);
+            answered && transport.read(reg::STATUS, &mut status).is_ok() && status == [0; 4]
+        });
+        over.store(true, Ordering::Relaxed);
+        assert!(answered);
+    });
 }
 
 #[test]
@@ -363,7 +451,7 @@ fn state_round_trip() {
     let mut restored = Guest::with_memory(Box::new(Probe::default()), memory);
     restored.transport.restore(&state).unwrap();
     restored.queues = queues;
-    assert_eq!(restored.serve(), Served::Activated);
+    assert!(matches!(restored.serve(), Served::Activated));
     assert_eq!(restored.transport.save(&restored.worker.positions()), state);
     restored.send(1, &[Buffer::Writable(77)]);
     let last = std::iter::from_fn(|| restored.queues[1].take_used()).last();
@@ -380,13 +468,59 @@ fn guest_parts(guest: Guest) -> Parts {
 }
 
 #[test]
+fn a_reset_that_is_over_is_saved_as_such() {
+    let probe = Probe::default();
+    let draining = Arc::clone(&probe.draining);
+    let mut guest = Guest::new(Box::new(probe));
+    guest.set_up(0);
+    draining.store(true, Ordering::Relaxed);
+    guest.reset();
+    draining.store(false, Ordering::Relaxed);
+    guest.worker.backend_event(0);
+    let state = guest.transport.save(&guest.worker.positions());
+    let mut restored = Guest::with_memory(Box::new(Probe::default()), guest.memory().clone());
+    restored.transport.restore(&state).unwrap();
+    assert!(matches!(restored.serve(), Served::Nothing), "nothing is activated");
+    assert_eq!(restored.read(reg::STATUS), 0);
+}
+
+#[test]
+fn features_that_were_not_yet_refused_are_saved() {
+    let mut guest = guest();
+    guest.write(reg::STATUS, status::ACKNOWLEDGE | status::DRIVER);
+    guest.write(reg::DRIVER_FEATURES, 1 << 7);
+    let state = guest.transport.save(&guest.worker.positions());
+    let mut restored = Guest::new(Box::new(Probe::default()));
+    restored.transport.restore(&state).unwrap();
+    restored.write(reg::STATUS, NEGOTIATED);
+    assert_eq!(restored.read(reg::STATUS) & status::FEATURES_OK, 0);
+}
+
+#[test]
+fn buffers_that_were_notified_too_early_are_found() {
+    // The driver is quicker than the loop: it has set DRIVER_OK, and its notification comes first.
+    let mut guest = ready_guest();
+    guest.queues[1].add(&[Buffer::Writable(3)]);
+    let state = guest.transport.save(&guest.worker.positions());
+    let Parts { memory, queues } = guest_parts(guest);
+    let mut late = Guest::with_memory(Box::new(Probe::default()), memory);
+    late.queues = queues;
+    late.transport.restore(&state).unwrap();
+    late.worker.queue_event(1);
+    assert!(late.queues[1].take_used().is_none(), "the device is not active yet");
+    late.serve();
+    assert_eq!(late.queues[1].take_used(), Some((0, 3)));
+}
+
+#[test]
 fn damaged_states_are_refused() {
-    let guest = ready_guest();
+    let mut guest = ready_guest();
     let good = serde_json::to_value(guest.transport.save(&guest.worker.positions())).unwrap();
     let damages = [
         ("version", serde_json::json!(2)),
         ("device_id", serde_json::json!(1)),
         ("status", serde_json::json!(1 << 20)),
+        ("status", serde_json::json!(status::DRIVER_OK)),
         ("accepted", serde_json::json!(1u64 << 50)),
         ("accepted", serde_json::json!(0)),
         ("interrupt_status", serde_json::json!(4)),

@@ -148,7 +148,7 @@ fn a_reset_waits_for_what_is_in_flight() {
     let mut done = false;
     while !done && begun.elapsed() < Duration::from_secs(10) {
         for token in machine.guest.reactor.ready() {
-            done |= machine.guest.worker.backend_event(token) == Served::Deactivated;
+            done |= matches!(machine.guest.worker.backend_event(token), Served::Deactivated);
         }
     }
     assert_eq!(machine.guest.read(status), 0);
