@@ -97,16 +97,11 @@ impl Queue {
         if !self.ring.ready() {
             return Ok(false);
         }
-        let size = self.ring.size();
         let mut available = self.ring.iter(&self.memory).map_err(|_| QueueError::Index)?;
-        let Some(descriptors) = available.next() else {
+        let Some(head) = available.next().map(|chain| chain.head_index()) else {
             return Ok(false);
         };
-        let taken = if descriptors.head_index() < size {
-            chain.fill(descriptors, size, &self.memory)
-        } else {
-            Err(QueueError::Chain)
-        };
+        let taken = chain.fill(&self.memory, self.ring.desc_table(), self.ring.size(), head);
         if taken.is_err() {
             self.ring.go_to_previous_position();
         }
