@@ -178,7 +178,7 @@ impl<'a> Table<'a> {
     const ENTRY: u32 = 16;
 
     fn new(memory: &'a GuestMemoryMmap, address: u64, length: u32) -> Result<Self, QueueError> {
-        if length % Self::ENTRY != 0 {
+        if !length.is_multiple_of(Self::ENTRY) {
             return Err(QueueError::Chain);
         }
         let slice = memory.get_slice(GuestAddress(address), length as usize);
