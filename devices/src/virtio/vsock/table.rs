@@ -122,6 +122,11 @@ impl<T> Table<T> {
         Some(token)
     }
 
+    /// The one that is in the line, if it is the only one.
+    pub(super) fn only_one_waiting(&mut self) -> Option<&mut T> {
+        if self.turns.len() == 1 { self.get_mut(*self.turns.front()?) } else { None }
+    }
+
     /// Whether anybody is in the line.
     pub(super) fn anybody_waits(&self) -> bool {
         !self.turns.is_empty()
