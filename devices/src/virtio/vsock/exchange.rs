@@ -148,8 +148,8 @@ impl Exchange {
         if alone.is_some_and(|peer| peer.socket.flows()) { RUN } else { 1 }
     }
 
-    /// Fills some of `chains`, at least one of which each has room for a header and more, with packets for the guest.
-    /// Appends the length of each packet to `lengths`; of none, if there is none.
+    /// Fills the first of `chains`, or more of them, with packets for the guest: each has room for a header and more.
+    /// Appends the length of each packet to `lengths`: nothing, if there is nothing to send.
     pub(super) fn send(&mut self, memory: &GuestMemoryMmap, chains: &[Chain], lengths: &mut Vec<u32>) {
         let packet = loop {
             if let Some((key, kind)) = self.resets.pop_front() {

@@ -308,7 +308,8 @@ fn a_slow_reader_stops_the_guest_and_costs_no_more_than_was_promised() {
     }
     assert!(held(&mut machine) > connection::BUFFER / 2, "the socket's own buffer is full before");
     machine.expect_silence();
-    // "The driver MUST only transmit data packets when the peer has sufficient free buffer space."
+    // "VIRTIO_VSOCK_OP_RW data packets MUST only be transmitted when the peer has sufficient free buffer space for
+    // the payload."
     machine.send(packet(KEY, op::CREDIT_REQUEST), &[]);
     assert_eq!(machine.expect(op::CREDIT_UPDATE, 0).fwd_cnt, sent - held(&mut machine));
 

@@ -173,8 +173,8 @@ proptest! {
         let mut chain = queue.iter(&memory).unwrap().next().unwrap();
         let packet = VsockPacket::from_tx_virtq_chain(&memory, &mut chain, 100).unwrap();
         let read = Header {
-            src_cid: packet.src_cid(), dst_cid: packet.dst_cid(), src_port: packet.src_port(), dst_port: packet.dst_port(),
-            len: packet.len(), kind: packet.type_(), op: packet.op(), flags: packet.flags(),
+            src_cid: packet.src_cid(), dst_cid: packet.dst_cid(),
+            src_port: packet.src_port(), dst_port: packet.dst_port(), len: packet.len(), kind: packet.type_(), op: packet.op(), flags: packet.flags(),
             buf_alloc: packet.buf_alloc(), fwd_cnt: packet.fwd_cnt(),
         };
         prop_assert_eq!(read, header);
