@@ -328,7 +328,7 @@ impl Exchange {
         let Some(peer) = self.peers.get_mut(token) else {
             return;
         };
-        let mut waits = false;
+        let mut next = None;
         if let Stage::Open(connection) = &mut peer.stage {
             if peer.socket.is_gone() {
                 connection.shut_host(shutdown::BOTH);
@@ -336,15 +336,16 @@ impl Exchange {
             if connection.host_finished() && peer.deadline.is_none() {
                 peer.deadline = Some(Instant::now() + CLOSING_PATIENCE);
             }
-            waits = connection.next(peer.socket.readable()).is_some();
+            next = connection.next(peer.socket.readable());
         }
         let deadline = peer.deadline;
         if peer.socket.watch(&mut *self.reactor, token).is_err() {
             self.reset(token);
             return;
         }
-        if waits {
-            self.peers.queue(token);
+        if let Some(next) = next {
+            // Others' data does not delay what a connection needs to begin, to go on or to end.
+            self.peers.queue(token, matches!(next, Next::Control(..)));
         }
         if let Some(deadline) = deadline {
             self.arm(deadline);
