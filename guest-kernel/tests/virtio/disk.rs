@@ -62,6 +62,7 @@ fn what_is_written_can_be_read() {
     disk.publish();
     assert_eq!(disk.wait(), Ok((0, true)));
     assert_eq!(disk.wait(), Ok((1, true)));
+    assert_eq!((disk.sector(0), disk.sector(1)), (8, 16));
     assert_eq!(disk.poll(), Ok(None));
     assert_eq!(disk.flush(), Ok(()));
     assert_eq!(FLUSHES.take(), 1);

@@ -4,7 +4,6 @@
 //! against that, and writes are read back, so a block that came from elsewhere, or in part, is noticed.
 
 use super::tally::{self, Tally};
-use crate::cpu;
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::serial::Line;
@@ -19,7 +18,8 @@ const SIZE_LIMIT: u64 = SEQUENTIAL_SIZE;
 /// Bytes of one number in a block.
 const WORD: u64 = 8;
 
-/// Runs the job and prints its figures.
+/// Runs the job and prints its figures. Not inlined: its stack frame would be every mode's.
+#[inline(never)]
 pub(super) fn run(machine: Machine, options: &Options<'_>) {
     let job = Job::new(options).unwrap_or_else(|detail| tally::refuse(machine, detail));
     let (mut tally, mut arena) = Tally::new(machine, b"blk", options, job.size);
@@ -73,14 +73,7 @@ impl Job {
         if positions == 0 {
             return Err(Failure::new(b"disk-too-small", b"size"));
         }
-        let mut pass = Pass {
-            job: self,
-            disk,
-            positions,
-            slots: [Slot::default(); MAX_DEPTH as usize],
-            errors: 0,
-            corrupt: 0,
-        };
+        let mut pass = Pass { job: self, disk, positions, errors: 0, corrupt: 0 };
         for slot in 0..self.depth {
             pass.fill(slot, slot.into());
         }
@@ -114,19 +107,11 @@ enum Watch<'a> {
     Untimed(u64),
 }
 
-/// What a slot's request is about, and when it began.
-#[derive(Clone, Copy, Default)]
-struct Slot {
-    position: u64,
-    began: u64,
-}
-
 /// A series of requests, `depth` of them at once.
 struct Pass {
     job: Job,
     disk: Disk,
     positions: u64,
-    slots: [Slot; MAX_DEPTH as usize],
     errors: u64,
     corrupt: u64,
 }
@@ -138,7 +123,7 @@ impl Pass {
         }
         let (mut started, mut ended) = (0, 0);
         for slot in 0..self.job.depth {
-            started += u64::from(self.begin(slot, direction, &watch, started));
+            started += u64::from(self.begin(slot, direction, &mut watch, started));
         }
         self.disk.publish();
         while ended < started {
@@ -147,7 +132,7 @@ impl Pass {
             while let Some((slot, is_good)) = done {
                 self.end(slot, is_good, direction, &mut watch);
                 ended += 1;
-                started += u64::from(self.begin(slot, direction, &watch, started));
+                started += u64::from(self.begin(slot, direction, &mut watch, started));
                 done = self.disk.poll()?;
             }
             self.disk.publish();
@@ -159,7 +144,7 @@ impl Pass {
     }
 
     /// Prepares the next request. False where there is to be none.
-    fn begin(&mut self, slot: u16, direction: Direction, watch: &Watch<'_>, started: u64) -> bool {
+    fn begin(&mut self, slot: u16, direction: Direction, watch: &mut Watch<'_>, started: u64) -> bool {
         let goes_on = match watch {
             Watch::Timed(tally) => tally.goes_on(started),
             Watch::Untimed(count) => started < *count,
@@ -169,8 +154,8 @@ impl Pass {
             if self.job.verify && direction == Direction::Write {
                 self.fill(slot, position);
             }
-            if let Some(place) = self.slots.get_mut(usize::from(slot)) {
-                *place = Slot { position, began: cpu::timestamp() };
+            if let Watch::Timed(tally) = watch {
+                tally.begin(slot);
             }
             self.disk.request(slot, direction, position * (self.job.size / SECTOR));
         }
@@ -178,10 +163,10 @@ impl Pass {
     }
 
     fn end(&mut self, slot: u16, is_good: bool, direction: Direction, watch: &mut Watch<'_>) {
-        let Slot { position, began } = self.slots.get(usize::from(slot)).copied().unwrap_or_default();
         if let Watch::Timed(tally) = watch {
-            tally.add(began);
+            tally.end(slot);
         }
+        let position = self.disk.sector(slot) / (self.job.size / SECTOR);
         if !is_good {
             self.errors += 1;
         } else if self.job.verify && direction == Direction::Read && !self.is_right(slot, position) {

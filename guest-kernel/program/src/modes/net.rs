@@ -33,7 +33,8 @@ struct Job {
     size: u64,
 }
 
-/// Runs the job and prints its figures.
+/// Runs the job and prints its figures. Not inlined: its stack frame would be every mode's.
+#[inline(never)]
 pub(super) fn run(machine: Machine, options: &Options<'_>) {
     let job = Job::new(options).unwrap_or_else(|detail| tally::refuse(machine, detail));
     let (mut tally, mut arena) = Tally::new(machine, b"net", options, job.size);
@@ -95,9 +96,9 @@ impl Job {
         exchange(interface, source, u64::MAX)?;
         tally.start();
         while tally.goes_on(number) {
-            let began = cpu::timestamp();
+            tally.begin(SLOT);
             lost += exchange(interface, source, number)?;
-            tally.add(began);
+            tally.end(SLOT);
             number += 1;
         }
         tally.stop();
@@ -116,21 +117,18 @@ impl Job {
             }
             interface.prepare(slot, self.size, self.tso.then_some(SEGMENTATION));
         }
-        let mut began = [0; MAX_DEPTH as usize];
         let (mut started, mut ended) = (0, 0);
         tally.start();
-        for (slot, began) in (0..self.depth).zip(&mut began) {
-            started += u64::from(begin(interface, slot, tally, started, began));
+        for slot in 0..self.depth {
+            started += u64::from(begin(interface, slot, tally, started));
         }
         interface.publish();
         while ended < started {
             let mut done = Some(interface.wait_sent()?);
             while let Some(slot) = done {
-                if let Some(began) = began.get_mut(usize::from(slot)) {
-                    tally.add(*began);
-                    started += u64::from(begin(interface, slot, tally, started, began));
-                }
+                tally.end(slot);
                 ended += 1;
+                started += u64::from(begin(interface, slot, tally, started));
                 done = interface.poll_sent()?;
             }
             interface.publish();
@@ -142,11 +140,11 @@ impl Job {
     }
 }
 
-/// Sends the frame in `slot` again, if there is to be another.
-fn begin(interface: &mut Interface, slot: u16, tally: &Tally, started: u64, began: &mut u64) -> bool {
+/// Sends the frame in `slot`, if there is to be another.
+fn begin(interface: &mut Interface, slot: u16, tally: &mut Tally, started: u64) -> bool {
     let goes_on = tally.goes_on(started);
     if goes_on {
-        *began = cpu::timestamp();
+        tally.begin(slot);
         interface.send(slot);
     }
     goes_on

@@ -11,6 +11,8 @@ use crate::{clock, cpu, report};
 
 const MIB: u64 = 1 << 20;
 const DEFAULT_COUNT: u64 = 1000;
+/// How many operations can be under way at once.
+pub(super) const SLOTS: usize = 64;
 const NS_PER_KHZ_CYCLE: u64 = 1_000_000;
 const NS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -25,6 +27,8 @@ enum End {
 pub(super) struct Tally {
     name: &'static [u8],
     samples: &'static mut [u64],
+    /// When the operation in each slot began.
+    began: &'static mut [u64],
     end: End,
     khz: Option<u64>,
     start: u64,
@@ -45,6 +49,7 @@ impl Tally {
             report::fail(machine, report::STATUS_FAILED, b"no-ram", b"scratch");
         };
         let (samples, rest) = ram.scratch().split_at_mut(samples::LIMIT);
+        let (began, rest) = rest.split_at_mut(SLOTS);
         let khz = clock::tsc_khz();
         let end = match (options.ms, khz) {
             (None, _) => {
@@ -54,7 +59,7 @@ impl Tally {
             (Some(ms), Some(khz)) => End::Cycles(ms.saturating_mul(khz)),
             (Some(_), None) => report::fail(machine, report::STATUS_FAILED, b"unknown-frequency", b"tsc"),
         };
-        let tally = Tally { name, samples, end, khz, start: 0, cycles: 0, operations: 0 };
+        let tally = Tally { name, samples, began, end, khz, start: 0, cycles: 0, operations: 0 };
         (tally, Arena::new(rest))
     }
 
@@ -71,8 +76,16 @@ impl Tally {
         }
     }
 
-    /// One operation has ended that began at the time stamp `began`. Of very many, the last are kept.
-    pub(super) fn add(&mut self, began: u64) {
+    /// An operation begins that has the number `slot` among those that are under way.
+    pub(super) fn begin(&mut self, slot: u16) {
+        if let Some(began) = self.began.get_mut(usize::from(slot)) {
+            *began = cpu::timestamp();
+        }
+    }
+
+    /// It has ended. Of very many, the last are kept.
+    pub(super) fn end(&mut self, slot: u16) {
+        let began = self.began.get(usize::from(slot)).copied().unwrap_or_default();
         let at = self.operations % self.samples.len() as u64;
         if let Some(sample) = self.samples.get_mut(at as usize) {
             *sample = cpu::timestamp().wrapping_sub(began);

@@ -13,7 +13,8 @@ const ECHO_SIZE: u64 = 64;
 /// A message begins with its number.
 const NUMBER_SIZE: u64 = 8;
 
-/// Runs the operation and prints its figures.
+/// Runs the operation and prints its figures. Not inlined: its stack frame would be every mode's.
+#[inline(never)]
 pub(super) fn run(machine: Machine, options: &Options<'_>) {
     let streams = match options.op.unwrap_or(b"echo") {
         b"echo" => false,
@@ -30,8 +31,11 @@ pub(super) fn run(machine: Machine, options: &Options<'_>) {
         .unwrap_or_else(|failure| tally::fail(machine, failure));
     machine.ready();
     super::header();
-    let result =
-        if streams { stream(connection, &mut tally, size) } else { echo(connection, &mut tally, size, options.verify()) };
+    let result = if streams {
+        stream(connection, &mut tally, size)
+    } else {
+        echo(connection, &mut tally, size, options.verify())
+    };
     if let Err(failure) = result {
         tally::fail(machine, failure);
     }
@@ -45,7 +49,7 @@ fn echo(mut connection: Connection, tally: &mut Tally, size: u64, verify: bool) 
     }
     tally.start();
     while tally.goes_on(tally.operations()) {
-        let began = cpu::timestamp();
+        tally.begin(0);
         message.write(0, tally.operations());
         send(&mut connection, size)?;
         let mut back = 0;
@@ -65,7 +69,7 @@ fn echo(mut connection: Connection, tally: &mut Tally, size: u64, verify: bool) 
                 return Err(Failure::new(b"timeout", b"echo"));
             }
         }
-        tally.add(began);
+        tally.end(0);
     }
     tally.stop();
     finish(connection, tally, size)
@@ -75,9 +79,9 @@ fn echo(mut connection: Connection, tally: &mut Tally, size: u64, verify: bool) 
 fn stream(mut connection: Connection, tally: &mut Tally, size: u64) -> Result<(), Failure> {
     tally.start();
     while tally.goes_on(tally.operations()) {
-        let began = cpu::timestamp();
+        tally.begin(0);
         send(&mut connection, size)?;
-        tally.add(began);
+        tally.end(0);
     }
     while connection.unconfirmed() > 0 {
         connection.ask_credit()?;

@@ -23,6 +23,7 @@ const S_NONE: u8 = 0xff;
 
 /// Type, reserved, sector; then the status, which stands behind it here.
 const HEADER_SIZE: u64 = 16;
+const HEADER_SECTOR: u64 = 8;
 const STATUS: u64 = HEADER_SIZE;
 const SLOT_SIZE: u64 = 32;
 /// The most slots a disk can have.
@@ -81,6 +82,11 @@ impl Disk {
         self.data.piece(slot.into(), self.size)
     }
 
+    /// Where the slot's last request began.
+    pub(crate) fn sector(&self, slot: u16) -> u64 {
+        self.slots.piece(slot.into(), SLOT_SIZE).read(HEADER_SECTOR)
+    }
+
     /// Prepares a request in a free slot. The device sees it after [`Disk::publish`].
     pub(crate) fn request(&mut self, slot: u16, direction: Direction, sector: u64) {
         let reads = direction == Direction::Read;
@@ -134,7 +140,7 @@ impl Disk {
         let memory = self.slots.piece(slot.into(), SLOT_SIZE);
         memory.write(0, kind);
         memory.write(4, 0u32);
-        memory.write(8, sector);
+        memory.write(HEADER_SECTOR, sector);
         memory.write(STATUS, S_NONE);
         let header = Part { memory: memory.part(0, HEADER_SIZE), device_writes: false };
         let status = Part { memory: memory.part(STATUS, 1), device_writes: true };
