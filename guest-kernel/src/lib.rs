@@ -32,10 +32,10 @@
 //! - `mode=blk`: random blocks of 4 KiB, in the order of `seed=N`, or sequential ones of 128 KiB. With `verify=1` each 64-bit
 //!   word of the disk is its own index (exclusive-or the seed): reads are checked against that, and what was written is read
 //!   back.
-//! - `mode=net`: frames of EtherType 0x88b5, whose two bytes after that are `rq` for a request: the other end exchanges the
-//!   addresses and sends it back. A stream ends with one, so its time includes the way of all its frames. A request that gets no
-//!   answer in half a second is sent again, and counted as an error. With `tso=1` frames are TCP segments of up to 64 KiB that
-//!   the device cuts.
+//! - `mode=net`: a request is a frame of EtherType 0x88b5; the other end exchanges the addresses and sends it back. A stream
+//!   is of frames of EtherType 0x88b6, and ends with a request, so its time includes the way of all its frames. A request that
+//!   gets no answer in half a second is sent again, and counted as an error. With `tso=1` frames are TCP segments of up to
+//!   64 KiB that the device cuts.
 //! - `mode=vsock`: a message of `op=echo` is compared with what comes back if `verify=1`. A stream ends when the host has
 //!   taken all of it.
 //!

@@ -1,14 +1,15 @@
 //! The Ethernet frames of `mode=net`, as bytes.
 //!
-//! Requests, replies and data have the EtherType for local experiments (IEEE 802), a kind and a number. Segments that the
-//! device is to cut must be TCP's.
+//! Requests and their replies have one of the two EtherTypes for local experiments (IEEE 802), and a number; data has the
+//! other, so that whoever answers requests need not look at it. Segments that the device is to cut must be TCP's.
 
-const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
+const ETHERTYPE_REQUEST: [u8; 2] = [0x88, 0xb5];
+const ETHERTYPE_DATA: [u8; 2] = [0x88, 0xb6];
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 /// Locally administered and nobody's: a host's own stack looks no further.
 const PEER: [u8; 6] = [0x02, 0, 0, 0, 0, 1];
 
-/// Addresses, type, kind, number.
+/// Addresses, type, two bytes of nothing, number.
 pub(crate) const HEADER_SIZE: usize = 24;
 /// What a frame is for.
 #[derive(Clone, Copy)]
@@ -37,13 +38,12 @@ const PORT: [u8; 2] = [0, 9];
 pub(crate) fn header(source: [u8; 6], kind: Kind, number: u64) -> [u8; HEADER_SIZE] {
     let mut frame = [0; HEADER_SIZE];
     let kind = match kind {
-        Kind::Request => *b"rq",
-        Kind::Data => *b"dt",
+        Kind::Request => ETHERTYPE_REQUEST,
+        Kind::Data => ETHERTYPE_DATA,
     };
     put(&mut frame, 0, &PEER);
     put(&mut frame, 6, &source);
-    put(&mut frame, 12, &ETHERTYPE);
-    put(&mut frame, 14, &kind);
+    put(&mut frame, 12, &kind);
     put(&mut frame, 16, &number.to_be_bytes());
     frame
 }
