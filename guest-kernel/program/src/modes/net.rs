@@ -17,6 +17,7 @@ const SEGMENT: u16 = 1460;
 const LARGE: u64 = frames::TCP_HEADERS_SIZE as u64 + 44 * SEGMENT as u64;
 const LARGE_MAX: u64 = frames::IP as u64 + u16::MAX as u64;
 const DEFAULT_DEPTH: u64 = 16;
+const PAGE: usize = 4096;
 
 /// A request without an answer is sent again after so many TSC cycles, about half a second, and so many times.
 const RETRY: u64 = 1 << 30;
@@ -110,6 +111,10 @@ impl Job {
         let source = interface.mac();
         for slot in 0..self.depth {
             let frame = interface.frame(slot);
+            // A page that was never written to would be one and the same page of zeros on the host.
+            for at in (0..self.size).step_by(PAGE) {
+                frame.write(at, 1u8);
+            }
             if self.tso {
                 frame.write_bytes(0, &frames::tcp_headers(source, self.size));
             } else {

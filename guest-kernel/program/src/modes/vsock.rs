@@ -68,6 +68,7 @@ fn echo(mut connection: Connection, tally: &mut Tally, size: u64, verify: bool) 
             if !came && patience.is_over() {
                 return Err(Failure::new(b"timeout", b"echo"));
             }
+            cpu::relax();
         }
         tally.end(0);
     }
