@@ -28,7 +28,8 @@ const FRAME_SIZE: usize = 1514;
 /// Ethernet, IPv4 and TCP headers, and 44 payloads of 1460 bytes.
 const SEGMENT_SIZE: usize = 54 + 44 * 1460;
 /// An answer that takes longer is lost.
-const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
+const ATTEMPTS: usize = 10;
 
 /// The namespace and the TAP. Both go with this process.
 pub(super) struct Network(());
@@ -57,9 +58,17 @@ impl Network {
         NAME
     }
 
-    /// Attaches to the TAP, to which nobody else may be attached.
+    /// Attaches to the TAP, to which nobody else may be attached, and waits until it passes frames: that its carrier is
+    /// back has to get around in the kernel.
     pub(super) fn attach(&self) -> io::Result<Tap> {
-        Tap::open()
+        let mut tap = Tap::open()?;
+        for _ in 0..ATTEMPTS {
+            match tap.request(u64::MAX) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
+                result => return result.map(|()| tap),
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
     }
 }
 

@@ -75,7 +75,7 @@ impl Job {
         }
         let mut pass = Pass { job: self, disk, positions, errors: 0, corrupt: 0 };
         for slot in 0..self.depth {
-            pass.fill(slot, slot.into());
+            pass.fill(slot, slot.into(), 0);
         }
         pass.run(self.direction, Watch::Timed(tally))?;
         let notifications = pass.disk.notifications();
@@ -151,8 +151,9 @@ impl Pass {
         };
         if goes_on {
             let position = self.job.position(started, self.positions);
-            if self.job.verify && direction == Direction::Write {
-                self.fill(slot, position);
+            if self.job.verify {
+                // Before a read, the buffer gets what is wrong in each bit: nothing that the device leaves out is overlooked.
+                self.fill(slot, position, if direction == Direction::Write { 0 } else { u64::MAX });
             }
             if let Watch::Timed(tally) = watch {
                 tally.begin(slot);
@@ -177,11 +178,11 @@ impl Pass {
         }
     }
 
-    /// Fills a slot's buffer with what belongs at `position`.
-    fn fill(&self, slot: u16, position: u64) {
+    /// Fills a slot's buffer with what belongs at `position`, with the bits of `changed` changed.
+    fn fill(&self, slot: u16, position: u64, changed: u64) {
         let data = self.disk.data(slot);
         for (at, value) in self.content(position) {
-            data.write(at, value);
+            data.write(at, value ^ changed);
         }
     }
 

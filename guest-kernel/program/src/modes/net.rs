@@ -77,38 +77,39 @@ impl Job {
         if self.tso && !interface.segments() {
             return Err(Failure::new(b"features", b"no-tso"));
         }
+        // The first request makes sure that somebody is there, and that the way to them is open.
+        interface.prepare(SLOT, FRAME_MIN, None);
+        let source = interface.mac();
+        exchange(&mut interface, source, u64::MAX)?;
+        let before = interface.notifications();
         let lost = if self.streams {
-            self.stream(&mut interface, tally)?
+            self.stream(&mut interface, tally, source)?
         } else {
-            self.requests(&mut interface, tally)?
+            self.requests(&mut interface, tally, source)?
         };
-        let notifications = interface.notifications();
+        let notifications = interface.notifications() - before;
         interface.close()?;
         tally.print(tally.operations().saturating_mul(self.size), lost, notifications);
         Ok(())
     }
 
     /// Requests, one after another, each when the one before is answered. Returns how many had to be sent again.
-    fn requests(self, interface: &mut Interface, tally: &mut Tally) -> Result<u64, Failure> {
-        let source = interface.mac();
+    fn requests(self, interface: &mut Interface, tally: &mut Tally, source: [u8; 6]) -> Result<u64, Failure> {
         interface.prepare(SLOT, self.size, None);
-        let (mut number, mut lost) = (0, 0);
-        // The first makes sure that somebody is there.
-        exchange(interface, source, u64::MAX)?;
+        let mut lost = 0;
         tally.start();
-        while tally.goes_on(number) {
+        while tally.goes_on(tally.operations()) {
+            let number = tally.operations();
             tally.begin(SLOT);
             lost += exchange(interface, source, number)?;
             tally.end(SLOT);
-            number += 1;
         }
         tally.stop();
         Ok(lost)
     }
 
     /// Data, `depth` frames at once; then a request, whose answer tells that all of it has come out at the other end.
-    fn stream(self, interface: &mut Interface, tally: &mut Tally) -> Result<u64, Failure> {
-        let source = interface.mac();
+    fn stream(self, interface: &mut Interface, tally: &mut Tally, source: [u8; 6]) -> Result<u64, Failure> {
         for slot in 0..self.depth {
             let frame = interface.frame(slot);
             // A page that was never written to would be one and the same page of zeros on the host.
