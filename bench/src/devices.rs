@@ -30,6 +30,8 @@ const TIME: Duration = Duration::from_millis(100);
 const WARM_UPS: usize = 1;
 /// A guest that has not ended by then has failed.
 const LIMIT: Duration = Duration::from_secs(30);
+/// The disk's size: more than caches hold, and little for a tmpfs.
+const DISK_SIZE: u64 = 128 << 20;
 /// What the floor is called.
 const FLOOR: &str = "floor";
 
@@ -66,7 +68,7 @@ impl Doer {
     }
 
     /// Does `task` once.
-    fn run(&self, task: &Task, host: &mut Host, warden: &Warden, seed: u64) -> Result<Figures, String> {
+    fn run(&self, task: &Task, host: &Host, warden: &Warden, seed: u64) -> Result<Figures, String> {
         let subject = match self {
             Self::Floor => return host.run(task.operation, TIME, seed).map_err(|error| chain(&error)),
             Self::Machine(subject) => subject,
@@ -92,7 +94,7 @@ pub fn run(
         "devices: {} interleaved runs of {TIME:?}, seed {}, commit {}, load {}, scheduling {}",
         options.runs, options.seed, run.commit, run.host.load, run.host.scheduling
     );
-    let mut host = Host::prepare(warden.directory())?;
+    let host = Host::prepare(warden.directory(), DISK_SIZE)?;
     let mut doers = if options.wants(FLOOR) { vec![Doer::Floor] } else { Vec::new() };
     for subject in subjects {
         let name = subject.name();
@@ -103,8 +105,8 @@ pub fn run(
         }
     }
     let mut random = Rng::with_seed(options.seed);
-    let mut failures = check(&doers, &mut host, warden);
-    let series = interleave(&doers, &mut host, options, &mut random, warden);
+    let mut failures = check(&doers, &host, warden);
+    let series = interleave(&doers, &host, options, &mut random, warden);
     let comparisons = report::compare(&series, &mut random);
     println!("\n{}", report::tables(&series, &comparisons));
     failures.extend(series.iter().filter_map(|series| {
@@ -128,7 +130,7 @@ pub fn run(
 }
 
 /// Has every subject prove that its devices deliver what was stored and sent, before it is timed.
-fn check(doers: &[Doer], host: &mut Host, warden: &Warden) -> Vec<String> {
+fn check(doers: &[Doer], host: &Host, warden: &Warden) -> Vec<String> {
     let mut failures = Vec::new();
     for doer in doers {
         let Doer::Machine(subject) = doer else { continue };
@@ -145,7 +147,7 @@ fn check(doers: &[Doer], host: &mut Host, warden: &Warden) -> Vec<String> {
 /// Every round does each task once under each subject, in an order of its own. One that fails the warm-up is given up.
 fn interleave(
     doers: &[Doer],
-    host: &mut Host,
+    host: &Host,
     options: &Options,
     random: &mut Rng,
     warden: &Warden,

@@ -14,8 +14,6 @@ use super::network::{Network, Tap};
 use super::tasks::{Figures, Operation};
 use crate::subjects::Devices;
 
-/// The disk's size: more than caches hold, and little for a tmpfs.
-const DISK_SIZE: u64 = 128 << 20;
 const RANDOM_SIZE: u64 = 4096;
 const SEQUENTIAL_SIZE: u64 = 128 << 10;
 const MESSAGE_SIZE: usize = 64;
@@ -28,25 +26,27 @@ const SINK_PORT: u32 = 5002;
 pub(super) struct Host {
     image: PathBuf,
     disk: File,
+    disk_size: u64,
     socket: PathBuf,
     network: Result<Network, String>,
 }
 
 impl Host {
-    /// Writes the image to `directory`, and starts those who answer. A network that cannot be had is no error.
-    pub(super) fn prepare(directory: &Path) -> io::Result<Self> {
+    /// Writes an image of `disk_size` bytes to `directory`, and starts those who answer. A network that cannot be had is no
+    /// error.
+    pub(super) fn prepare(directory: &Path, disk_size: u64) -> io::Result<Self> {
         // Before any thread is started: each would stay behind in the old namespace.
         let network = Network::start().map_err(|error| error.to_string());
         let image = directory.join("disk.img");
         let mut disk = File::options().create_new(true).read(true).write(true).open(&image)?;
-        for piece in (0..DISK_SIZE).step_by(SEQUENTIAL_SIZE as usize) {
+        for piece in (0..disk_size).step_by(SEQUENTIAL_SIZE as usize) {
             let words = (piece / 8)..(piece + SEQUENTIAL_SIZE) / 8;
             disk.write_all(&words.flat_map(u64::to_le_bytes).collect::<Vec<u8>>())?;
         }
         let socket = directory.join("vsock");
         serve(&port(&socket, ECHO_PORT), echo)?;
         serve(&port(&socket, SINK_PORT), sink)?;
-        Ok(Self { image, disk, socket, network })
+        Ok(Self { image, disk, disk_size, socket, network })
     }
 
     /// Why there is no network.
@@ -86,7 +86,7 @@ impl Host {
     }
 
     /// Repeats the operation for `time`.
-    pub(super) fn run(&mut self, operation: Operation, time: Duration, seed: u64) -> io::Result<Figures> {
+    pub(super) fn run(&self, operation: Operation, time: Duration, seed: u64) -> io::Result<Figures> {
         match operation {
             Operation::RandomRead => self.disk(time, RANDOM_SIZE, Some(Rng::with_seed(seed)), read),
             Operation::RandomWrite => self.disk(time, RANDOM_SIZE, Some(Rng::with_seed(seed)), write),
@@ -116,7 +116,7 @@ impl Host {
         access: fn(&File, &mut [u8], u64) -> io::Result<()>,
     ) -> io::Result<Figures> {
         let mut buffer = vec![0x5a; size as usize];
-        let places = DISK_SIZE / size;
+        let places = self.disk_size / size;
         repeat(time, size, |number| {
             let place = random.as_mut().map_or(number % places, |random| random.u64(..places));
             access(&self.disk, &mut buffer, place * size)
@@ -198,4 +198,37 @@ fn sink(mut connection: UnixStream) -> io::Result<()> {
     let mut buffer = vec![0; 4 * STREAM_SIZE];
     while connection.read(&mut buffer)? > 0 {}
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tasks::TASKS;
+    use super::*;
+
+    #[test]
+    fn the_floor_does_every_task() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::prepare(directory.path(), 1 << 20).unwrap();
+        if let Some(reason) = host.network_failure() {
+            println!("SKIPPED: the networks' tasks: {reason}");
+        }
+        for task in TASKS.iter().filter(|task| host.has(task.operation)) {
+            let figures = host.run(task.operation, Duration::from_millis(2), 1);
+            let figures = figures.unwrap_or_else(|error| panic!("{}: {error}", task.name));
+            assert!(figures.operations > 0 && figures.nanoseconds >= 2_000_000, "{}: {figures:?}", task.name);
+            let size = if task.name.contains("4k_") { 4096 } else { figures.bytes_per_operation() };
+            assert_eq!(figures.bytes, figures.operations * size, "{}", task.name);
+        }
+    }
+
+    #[test]
+    fn the_image_holds_what_the_guest_checks() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Host::prepare(directory.path(), 1 << 20).unwrap();
+        let mut word = [0; 8];
+        host.disk.read_exact_at(&mut word, 8 * 12345).unwrap();
+        assert_eq!(u64::from_le_bytes(word), 12345);
+        assert_eq!(host.devices(Operation::RandomRead).disk, Some(host.image.clone()));
+        assert_eq!(host.devices(Operation::Stream).disk, None);
+    }
 }
