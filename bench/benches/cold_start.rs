@@ -11,6 +11,9 @@ use bench::process::Warden;
 use bench::subjects::{self, Subjects};
 use criterion::Criterion;
 
+/// Unless MOTE_BENCH_RUNS says otherwise.
+const RUNS: usize = 200;
+
 fn main() -> ExitCode {
     if !is_bench() {
         println!("cold_start: nothing is timed in a test; run `cargo bench --bench cold_start`");
@@ -26,7 +29,7 @@ fn main() -> ExitCode {
 }
 
 fn bench() -> Result<(), Box<dyn Error>> {
-    let options = Options::from_environment()?;
+    let options = Options::from_environment(RUNS)?;
     let Subjects { present, absent } = subjects::gather(&options)?;
     let warden = Warden::start()?;
     let starters = present.into_iter().map(|subject| Starter::new(subject, &warden));

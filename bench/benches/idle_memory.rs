@@ -23,7 +23,7 @@ fn main() -> ExitCode {
 }
 
 fn bench() -> Result<(), Box<dyn Error>> {
-    let options = Options::from_environment()?;
+    let options = Options::from_environment(1)?;
     let Subjects { present, absent } = subjects::gather(&options)?;
     run(&present, &absent, &options, &Warden::start()?)
 }

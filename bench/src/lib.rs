@@ -1,12 +1,13 @@
 //! What mote costs, beside the KVM calls that it is made of and beside other VMMs.
 //!
-//! Two runners, each a cargo bench of its own:
+//! Three runners, each a cargo bench of its own:
 //!
 //! - `cargo bench --bench cold_start`: how long until a guest runs ([`cold_start`]);
-//! - `cargo bench --bench idle_memory`: what a machine costs that waits ([`idle_memory`]).
+//! - `cargo bench --bench idle_memory`: what a machine costs that waits ([`idle_memory`]);
+//! - `cargo bench --bench devices`: what an operation of a virtio device costs ([`devices`]).
 //!
-//! Both start released binaries as a user would, all with the one guest that mote embeds, 128 MiB, one vCPU and no devices.
-//! The [`subjects`] are the floor (`src/bin/floor.rs`: the bare KVM calls), mote, and those peers that are found: `firecracker`,
+//! All start released binaries as a user would, all with the one guest that mote embeds, 128 MiB, one vCPU and no devices but
+//! the one that is measured. The [`subjects`] are the floor (`src/bin/floor.rs`: the bare KVM calls), mote, and those peers that are found: `firecracker`,
 //! `cloud-hypervisor` and `qemu-system-x86_64` on PATH, or where MOTE_PEER_FIRECRACKER, MOTE_PEER_CLOUD_HYPERVISOR and
 //! MOTE_PEER_QEMU say. A peer that is absent is named as absent.
 //!
@@ -14,7 +15,7 @@
 //! that ran interleaved in one run. Every result is also appended to `target/bench/results.jsonl` ([`results`]), with the
 //! host and the commit, and every sample to a file beside it.
 //!
-//! The environment changes a run: MOTE_BENCH_RUNS (200), MOTE_BENCH_SEED (random), MOTE_BENCH_MACHINES (50) and
+//! The environment changes a run: MOTE_BENCH_RUNS (200; 20 for devices), MOTE_BENCH_SEED (random), MOTE_BENCH_MACHINES (50) and
 //! MOTE_BENCH_SUBJECTS (all; a list like `floor,mote`).
 //!
 //! On a machine that others use, root may say `chrt -f 10 cargo bench --bench cold_start`: every subject inherits the real-time
@@ -25,6 +26,7 @@
 
 pub mod binaries;
 pub mod cold_start;
+pub mod devices;
 pub mod footprint;
 pub mod host;
 pub mod idle_memory;

@@ -13,7 +13,7 @@ pub struct OptionError {
     expected: &'static str,
 }
 
-/// The options of both runners.
+/// The options of all runners.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Options {
     /// How many times each subject is timed. 0 leaves the interleaved run out.
@@ -27,18 +27,19 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads the process's environment.
+    /// Reads the process's environment, where nothing need be said of `runs`.
     ///
     /// # Errors
     /// When a variable is set to what it cannot mean.
-    pub fn from_environment() -> Result<Self, OptionError> {
-        Self::read(|variable| std::env::var_os(variable).map(|value| value.to_string_lossy().into_owned()))
+    pub fn from_environment(runs: usize) -> Result<Self, OptionError> {
+        let variable = |name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        Self::read(runs, variable)
     }
 
-    fn read(variable: impl Fn(&'static str) -> Option<String>) -> Result<Self, OptionError> {
+    fn read(runs: usize, variable: impl Fn(&'static str) -> Option<String>) -> Result<Self, OptionError> {
         let subjects = variable("MOTE_BENCH_SUBJECTS").unwrap_or_default();
         let options = Self {
-            runs: number(&variable, "MOTE_BENCH_RUNS", "a number of runs")?.unwrap_or(200),
+            runs: number(&variable, "MOTE_BENCH_RUNS", "a number of runs")?.unwrap_or(runs),
             seed: number(&variable, "MOTE_BENCH_SEED", "a number of 64 bits")?
                 .unwrap_or_else(|| fastrand::u64(..)),
             machines: number(&variable, "MOTE_BENCH_MACHINES", "a number of machines")?.unwrap_or(50),
@@ -90,7 +91,9 @@ mod tests {
     use super::*;
 
     fn read(variables: &[(&str, &str)]) -> Result<Options, OptionError> {
-        Options::read(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into()))
+        Options::read(200, |name| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).into())
+        })
     }
 
     #[test]

@@ -14,6 +14,9 @@ use thiserror::Error;
 /// What the guest writes first.
 const READY: &[u8] = b"READY\n";
 
+/// No job's output is longer.
+const OUTPUT_LIMIT: usize = 1 << 16;
+
 /// Why a machine did not become ready.
 #[derive(Debug, Error)]
 pub enum Failure {
@@ -67,7 +70,15 @@ impl Warden {
     /// # Errors
     /// When there is none, or no directory can be made.
     pub fn start() -> io::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("mote-bench-").tempdir()?;
+        Self::start_in(&std::env::temp_dir())
+    }
+
+    /// The same with the directory in `parent`.
+    ///
+    /// # Errors
+    /// As for [`Warden::start`].
+    pub fn start_in(parent: &Path) -> io::Result<Self> {
+        let directory = tempfile::Builder::new().prefix("mote-bench-").tempdir_in(parent)?;
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "read line; rm -rf \"$0\"; kill -s KILL 0"]).arg(directory.path());
         command.stdin(Stdio::piped()).process_group(0);
@@ -151,6 +162,30 @@ impl Machine {
         Ok(Times { first_byte: first_byte.unwrap_or(ready), ready })
     }
 
+    /// Listens until the machine ends, no longer than `limit` after the spawn, and returns all that the guest has said.
+    ///
+    /// # Errors
+    /// When it does not end, or without a word.
+    pub fn wait_until_end(&mut self, limit: Duration) -> Result<String, Failure> {
+        let mut said = Vec::new();
+        let mut buffer = [0; 4096];
+        loop {
+            let count = self.read(&mut buffer, limit)?;
+            if count == 0 {
+                break;
+            }
+            said.extend_from_slice(&buffer[..count]);
+            if said.len() > OUTPUT_LIMIT {
+                return Err(Failure::Output(format!("more than {OUTPUT_LIMIT} bytes")));
+            }
+        }
+        let said = String::from_utf8_lossy(&said).into_owned();
+        if said.is_empty() {
+            return Err(Failure::Ended(self.last_words()));
+        }
+        Ok(said)
+    }
+
     /// Reads once, as soon as there is something or the end; at most until `limit` after the spawn.
     fn read(&mut self, buffer: &mut [u8], limit: Duration) -> Result<usize, Failure> {
         let Some(stdout) = &mut self.stdout else { return Ok(0) };
@@ -223,6 +258,17 @@ mod tests {
         assert_eq!(late.unwrap_err().to_string(), "not ready within 50ms");
         let missing = warden.spawn(&mut Command::new("/nonexistent"), Path::new("/dev/null"));
         assert_eq!(missing.unwrap_err().to_string(), "/nonexistent was not started");
+    }
+
+    #[test]
+    fn the_output_of_a_job_is_kept() {
+        let warden = Warden::start().unwrap();
+        let said = shell(&warden, "echo READY; sleep 0.1; echo ops=1").wait_until_end(LIMIT).unwrap();
+        assert_eq!(said, "READY\nops=1\n");
+        let silent = shell(&warden, "echo no disk >&2; exit 1").wait_until_end(LIMIT).unwrap_err();
+        assert_eq!(silent.to_string(), "ended before it was ready: exit status: 1, saying: no disk");
+        let endless = shell(&warden, "yes").wait_until_end(LIMIT).unwrap_err();
+        assert_eq!(endless.to_string(), "the first output is not READY but \"more than 65536 bytes\"");
     }
 
     #[test]

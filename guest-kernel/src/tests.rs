@@ -3,7 +3,7 @@
 use super::ELF;
 
 const LOAD_ADDRESS: u64 = 0x10_0000;
-const SIZE_LIMIT: usize = 40 * 1024;
+const SIZE_LIMIT: usize = 64 * 1024;
 
 const ET_EXEC: u16 = 2;
 const EM_X86_64: u16 = 62;

@@ -92,12 +92,30 @@ mod command_line {
 
     #[test]
     fn names_the_word_that_is_wrong() {
-        for word in
-            [&b"n="[..], b"n=1x", b"n=-1", b"n=0x", b"mb=18446744073709551616", b"status=256", b"poll=2"]
-        {
+        for word in [
+            &b"n="[..],
+            b"n=1x",
+            b"n=-1",
+            b"n=0x",
+            b"mb=18446744073709551616",
+            b"status=256",
+            b"poll=2",
+            b"verify=2",
+            b"port=4294967296",
+        ] {
             let line = [b"mode=idle ", word, b" kb=x"].concat();
             assert_eq!(Options::parse(&line).invalid, Some(word));
         }
+    }
+
+    #[test]
+    fn windows_are_named_in_the_words_of_linux() {
+        let line = b"virtio_mmio.device=4K@0xc0001000:5 mode=blk virtio_mmio.device=512@0xFEB00000:12:1 \
+                     virtio_mmio.device=4K virtio_mmio.device=4K@x:1 virtio_mmio.device=4K@4096";
+        let options = Options::parse(line);
+        assert!(options.invalid.is_none(), "what others write is not for us to refuse");
+        assert_eq!(options.windows().collect::<Vec<_>>(), [0xc000_1000, 0xfeb0_0000, 4096]);
+        assert_eq!(Options::parse(b"mode=blk").windows().count(), 0);
     }
 
     #[test]

@@ -58,6 +58,7 @@ fn the_exit_code_says_how_the_guest_ended() {
         ("mode=panic", 3, "the guest's kernel panicked"),
         ("mode=triple", 3, "triple fault"),
         ("mode=unknown", 5, "the guest reported status 2"),
+        ("mode=blk", 5, "the guest reported status 3"),
     ] {
         let end = Mote::guest(cmdline).finish();
         assert_eq!(end.code(), code, "{cmdline}: {end:?}");

@@ -25,7 +25,7 @@ pub const MEMORY_MIB: u64 = 128;
 /// Something that runs the embedded guest.
 ///
 /// However it does so, the guest has [`MEMORY_MIB`], one vCPU and a serial port on stdout, there are no other devices than
-/// the subject insists on, and no logging; its safeguards (seccomp) are what they are by default.
+/// the job asks for and the subject insists on, and no logging; its safeguards (seccomp) are what they are by default.
 pub trait Subject {
     /// What results call it.
     fn name(&self) -> &'static str;
@@ -38,6 +38,11 @@ pub trait Subject {
     /// # Errors
     /// When that file is not written.
     fn arguments(&self, job: &Job) -> io::Result<Vec<OsString>>;
+
+    /// Whether the machine can have devices that the guest finds: virtio-mmio ones.
+    fn has_devices(&self) -> bool {
+        false
+    }
 
     /// What the program says of its version; empty if nothing.
     fn version(&self) -> String {
@@ -56,11 +61,26 @@ pub enum Mode {
     Idle,
 }
 
+/// The devices of a machine, by what stands behind them on the host.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Devices {
+    /// A raw image.
+    pub disk: Option<PathBuf>,
+    /// The name of a TAP.
+    pub tap: Option<String>,
+    /// The Unix socket of a vsock device whose guest has [`GUEST_CID`]; the VMM makes it.
+    pub vsock: Option<PathBuf>,
+}
+
+/// The guest's address on its vsock device.
+pub const GUEST_CID: u32 = 3;
+
 /// The guest and its task, on disk for those who read it from there.
 #[derive(Debug)]
 pub struct Job {
     directory: TempDir,
-    mode: Mode,
+    command_line: String,
+    devices: Devices,
 }
 
 impl Job {
@@ -69,7 +89,19 @@ impl Job {
     /// # Errors
     /// When it cannot be written.
     pub fn new(mode: Mode, parent: &Path) -> io::Result<Self> {
-        let job = Self { directory: TempDir::new_in(parent)?, mode };
+        let command_line = match mode {
+            Mode::Ready => "mode=ready",
+            Mode::Idle => "mode=idle",
+        };
+        Self::with_devices(command_line.into(), Devices::default(), parent)
+    }
+
+    /// The same for any command line, and with devices.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn with_devices(command_line: String, devices: Devices, parent: &Path) -> io::Result<Self> {
+        let job = Self { directory: TempDir::new_in(parent)?, command_line, devices };
         std::fs::write(job.kernel(), guest_kernel::ELF)?;
         Ok(job)
     }
@@ -82,11 +114,14 @@ impl Job {
 
     /// The guest's command line.
     #[must_use]
-    pub fn command_line(&self) -> &'static str {
-        match self.mode {
-            Mode::Ready => "mode=ready",
-            Mode::Idle => "mode=idle",
-        }
+    pub fn command_line(&self) -> &str {
+        &self.command_line
+    }
+
+    /// The machine's devices.
+    #[must_use]
+    pub fn devices(&self) -> &Devices {
+        &self.devices
     }
 
     /// A file of the job's own; it goes when the job does.

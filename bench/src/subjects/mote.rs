@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Job, Subject};
+use super::{GUEST_CID, Job, Subject};
 
 pub(super) const NAME: &str = "mote";
 
@@ -22,6 +22,22 @@ impl Subject for Mote {
 
     /// The guest is embedded, and 128 MiB and one vCPU are what a machine has unless told otherwise.
     fn arguments(&self, job: &Job) -> io::Result<Vec<OsString>> {
-        Ok(["run", "--cmdline", job.command_line()].map(OsString::from).into())
+        let mut arguments: Vec<OsString> =
+            ["run", "--cmdline", job.command_line()].map(OsString::from).into();
+        let devices = job.devices();
+        if let Some(path) = &devices.disk {
+            arguments.extend(["--disk".into(), path.into()]);
+        }
+        if let Some(tap) = &devices.tap {
+            arguments.extend(["--net".into(), format!("tap={tap}").into()]);
+        }
+        if let Some(socket) = &devices.vsock {
+            arguments.extend(["--vsock".into(), format!("cid={GUEST_CID},uds={}", socket.display()).into()]);
+        }
+        Ok(arguments)
+    }
+
+    fn has_devices(&self) -> bool {
+        true
     }
 }

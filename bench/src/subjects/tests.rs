@@ -38,6 +38,22 @@ fn firecracker_reads_a_file() {
 }
 
 #[test]
+fn devices_are_given_by_what_is_behind_them() {
+    let devices =
+        Devices { disk: Some("/d/disk".into()), tap: Some("tap0".into()), vsock: Some("/d/vsock".into()) };
+    let job = Job::with_devices("mode=blk".into(), devices, &std::env::temp_dir()).unwrap();
+    let mote = arguments(&mote::Mote("mote".into()), &job).join(" ");
+    let flags = "--disk /d/disk --net tap=tap0 --vsock cid=3,uds=/d/vsock";
+    assert_eq!(mote, format!("run --cmdline mode=blk {flags}"));
+    let arguments = arguments(&firecracker::Firecracker("firecracker".into()), &job);
+    let configuration: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&arguments[4]).unwrap()).unwrap();
+    assert_eq!(configuration["drives"][0]["path_on_host"], "/d/disk");
+    assert_eq!(configuration["network-interfaces"][0]["host_dev_name"], "tap0");
+    assert_eq!(configuration["vsock"], serde_json::json!({"guest_cid": 3, "uds_path": "/d/vsock"}));
+}
+
+#[test]
 fn cloud_hypervisor_has_a_serial_port_and_no_other_console() {
     let job = job(Mode::Ready);
     let arguments = arguments(&cloud_hypervisor::CloudHypervisor("cloud-hypervisor".into()), &job).join(" ");

@@ -11,6 +11,7 @@ const SPURIOUS_ENABLE: u32 = 1 << 8;
 const TIMER: u64 = 0x320;
 const TIMER_PERIODIC: u32 = 1 << 17;
 const TIMER_INITIAL_COUNT: u64 = 0x380;
+const TIMER_CURRENT_COUNT: u64 = 0x390;
 const TIMER_DIVIDE: u64 = 0x3e0;
 const TIMER_DIVIDE_BY_1: u32 = 0b1011;
 const LINT0: u64 = 0x350;
@@ -64,6 +65,18 @@ impl LocalApic {
         write(TIMER_DIVIDE, TIMER_DIVIDE_BY_1);
         write(TIMER, TIMER_PERIODIC | VECTOR_TIMER);
         write(TIMER_INITIAL_COUNT, period);
+    }
+
+    /// Starts the timer so that it only counts down, once, from `count`.
+    pub(crate) fn start_countdown(self, count: u32) {
+        write(TIMER_DIVIDE, TIMER_DIVIDE_BY_1);
+        write(TIMER, MASKED | VECTOR_TIMER);
+        write(TIMER_INITIAL_COUNT, count);
+    }
+
+    /// How far it has come.
+    pub(crate) fn countdown(self) -> u32 {
+        memory::read_register(LOCAL_APIC + TIMER_CURRENT_COUNT)
     }
 
     /// Sends a pin's interrupts to this processor. False where there is no I/O APIC with that pin.

@@ -16,6 +16,24 @@ pub(crate) fn timestamp() -> u64 {
     now
 }
 
+/// How long a device may take to answer, before it counts as one that does not: some ten seconds.
+const PATIENCE: u64 = 1 << 35;
+
+/// The limit of a loop that waits for a device.
+pub(crate) struct Patience(u64);
+
+impl Patience {
+    /// From now on.
+    pub(crate) fn new() -> Patience {
+        Patience(timestamp())
+    }
+
+    /// Whether it has been long enough.
+    pub(crate) fn is_over(&self) -> bool {
+        timestamp().wrapping_sub(self.0) > PATIENCE
+    }
+}
+
 /// A CPUID leaf.
 pub(crate) fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
     __cpuid_count(leaf, subleaf)

@@ -9,7 +9,9 @@
 mod acpi;
 mod apic;
 mod boot_info;
+mod clock;
 mod cpu;
+mod dma;
 mod machine;
 mod memory;
 mod modes;
@@ -17,6 +19,7 @@ mod options;
 mod report;
 mod ring0;
 mod serial;
+mod virtio;
 
 use boot_info::{BootInfo, COMMAND_LINE_LIMIT};
 use machine::Machine;

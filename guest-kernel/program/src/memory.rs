@@ -17,9 +17,9 @@ const LIMIT: u64 = 512 * GIB;
 const TABLE: u64 = 0x27;
 /// The same, dirty, 2 MiB.
 const LARGE_PAGE: u64 = 0xe7;
-/// The scratch memory: in RAM on any machine of 16 MiB, above every page directory.
-const SCRATCH: u64 = 8 << 20;
-const SCRATCH_WORDS: usize = 1 << 16;
+/// The scratch memory: above every page directory, and in RAM on any machine of 16 MiB.
+const SCRATCH: u64 = 4 << 20;
+const SCRATCH_WORDS: usize = (12 << 20) / size_of::<u64>();
 const PROGRAM_START: u64 = 0x10_0000;
 
 /// The first address that neither the program nor its page tables will ever use, a multiple of the page size.
@@ -90,6 +90,16 @@ pub(crate) fn read_register(address: u64) -> u32 {
     unsafe { pointer.read_volatile() }
 }
 
+/// Reads a device register of one byte: exactly one access, never left out or moved.
+pub(crate) fn read_register_u8(address: u64) -> u8 {
+    if !map(address, 1) {
+        return u8::MAX;
+    }
+    let pointer = core::ptr::with_exposed_provenance::<u8>(address as usize);
+    // SAFETY: the address is mapped.
+    unsafe { pointer.read_volatile() }
+}
+
 /// Whether `address` may be written: mapped, aligned, and not the program's own.
 fn writable(address: u64, length: u64) -> bool {
     let own = PROGRAM_START..free_start();
@@ -149,9 +159,9 @@ impl Ram {
         pages
     }
 
-    /// A large array in that RAM, for good.
-    pub(crate) fn scratch(self) -> &'static mut [u32; SCRATCH_WORDS] {
-        let array = core::ptr::with_exposed_provenance_mut::<[u32; SCRATCH_WORDS]>(SCRATCH as usize);
+    /// A large array in that RAM, for good: 12 MiB.
+    pub(crate) fn scratch(self) -> &'static mut [u64; SCRATCH_WORDS] {
+        let array = core::ptr::with_exposed_provenance_mut::<[u64; SCRATCH_WORDS]>(SCRATCH as usize);
         // SAFETY: aligned RAM above the program, within the first GiB, which is mapped from the start; any bytes are
         // numbers; `self` was the only right to it.
         unsafe { &mut *array }

@@ -1,11 +1,17 @@
 //! The jobs. READY comes first in each that gets so far; the jobs that print results open them with [`header`].
 
+mod blk;
 mod echo;
 mod exits;
 mod faults;
+mod frames;
 mod inform;
+mod net;
+mod samples;
+mod tally;
 mod tick;
 mod touch;
+mod vsock;
 
 use crate::apic::{LocalApic, Pin};
 use crate::boot_info::BootInfo;
@@ -30,6 +36,9 @@ pub(crate) fn run(machine: Machine, boot: BootInfo, options: &Options<'_>) -> ! 
         Mode::Memory => inform::memory(machine, boot),
         Mode::Tick => tick::run(machine, options),
         Mode::Flood => faults::flood(machine, options),
+        Mode::Block => blk::run(machine, options),
+        Mode::Net => net::run(machine, options),
+        Mode::Vsock => vsock::run(machine, options),
         Mode::Panic => faults::panic(),
         Mode::Triple => ring0::triple_fault(),
         Mode::Bad => ring0::breakpoint(),

@@ -13,6 +13,9 @@ pub(crate) enum Mode<'a> {
     Tick,
     Spin,
     Flood,
+    Block,
+    Net,
+    Vsock,
     Panic,
     Triple,
     Bad,
@@ -24,7 +27,10 @@ pub(crate) enum Mode<'a> {
 /// The words that this program knows. Of a key that stands there twice the first counts, since entry.s looks no further.
 #[derive(Default)]
 pub(crate) struct Options<'a> {
+    line: &'a [u8],
     mode: Option<Mode<'a>>,
+    /// `op=`: which of the mode's operations.
+    pub(crate) op: Option<&'a [u8]>,
     /// `n=`: how often.
     pub(crate) n: Option<u64>,
     /// `mb=`: how many MiB.
@@ -35,8 +41,22 @@ pub(crate) struct Options<'a> {
     pub(crate) status: Option<u8>,
     /// `ioeventfd=`: the address of a doorbell that the VMM has bound to an eventfd.
     pub(crate) ioeventfd: Option<u64>,
+    /// `ms=`: how long, in milliseconds.
+    pub(crate) ms: Option<u64>,
+    /// `depth=`: how many requests at once.
+    pub(crate) depth: Option<u64>,
+    /// `size=`: how many bytes at once.
+    pub(crate) size: Option<u64>,
+    /// `seed=`: which random order, and which content.
+    pub(crate) seed: Option<u64>,
+    /// `port=`: the port on the host to connect to.
+    pub(crate) port: Option<u32>,
     /// `poll=`, 0 or 1: whether the flood waits for the transmitter before each byte.
     poll: Option<u64>,
+    /// `verify=`, 0 or 1: whether data is checked.
+    verify: Option<u64>,
+    /// `tso=`, 0 or 1: whether the device cuts large segments.
+    tso: Option<u64>,
     /// The first word whose value is no number or does not fit.
     pub(crate) invalid: Option<&'a [u8]>,
 }
@@ -44,7 +64,7 @@ pub(crate) struct Options<'a> {
 impl<'a> Options<'a> {
     /// Reads a command line.
     pub(crate) fn parse(line: &'a [u8]) -> Options<'a> {
-        let mut options = Options::default();
+        let mut options = Options { line, ..Options::default() };
         for word in line.split(u8::is_ascii_whitespace) {
             options.take(word);
         }
@@ -61,6 +81,26 @@ impl<'a> Options<'a> {
         self.poll == Some(1)
     }
 
+    /// Whether `verify=1` is given.
+    pub(crate) fn verify(&self) -> bool {
+        self.verify == Some(1)
+    }
+
+    /// Whether `tso=1` is given.
+    pub(crate) fn tso(&self) -> bool {
+        self.tso == Some(1)
+    }
+
+    /// Where the virtio-mmio windows are, by Linux's words `virtio_mmio.device=SIZE@ADDRESS:IRQ`, which VMMs add.
+    pub(crate) fn windows(&self) -> impl Iterator<Item = u64> + 'a {
+        self.line.split(u8::is_ascii_whitespace).filter_map(|word| {
+            let value = word.strip_prefix(b"virtio_mmio.device=")?;
+            let at = value.iter().position(|&byte| byte == b'@')?;
+            let address = value.get(at + 1..)?.split(|&byte| byte == b':').next()?;
+            parse_number(address)
+        })
+    }
+
     fn take(&mut self, word: &'a [u8]) {
         let Some(at) = word.iter().position(|&byte| byte == b'=') else { return };
         let (key, value) = (word.get(..at).unwrap_or_default(), word.get(at + 1..).unwrap_or_default());
@@ -72,6 +112,14 @@ impl<'a> Options<'a> {
             b"kb" => store(&mut self.kb, number),
             b"status" => store(&mut self.status, number.and_then(|number| u8::try_from(number).ok())),
             b"ioeventfd" => store(&mut self.ioeventfd, number),
+            b"op" => store(&mut self.op, Some(value)),
+            b"ms" => store(&mut self.ms, number),
+            b"depth" => store(&mut self.depth, number),
+            b"size" => store(&mut self.size, number),
+            b"seed" => store(&mut self.seed, number),
+            b"port" => store(&mut self.port, number.and_then(|number| u32::try_from(number).ok())),
+            b"verify" => store(&mut self.verify, number.filter(|&number| number <= 1)),
+            b"tso" => store(&mut self.tso, number.filter(|&number| number <= 1)),
             b"poll" => store(&mut self.poll, number.filter(|&number| number <= 1)),
             _ => true,
         };
@@ -102,6 +150,9 @@ fn parse_mode(name: &[u8]) -> Mode<'_> {
         b"tick" => Mode::Tick,
         b"spin" => Mode::Spin,
         b"flood" => Mode::Flood,
+        b"blk" => Mode::Block,
+        b"net" => Mode::Net,
+        b"vsock" => Mode::Vsock,
         b"panic" => Mode::Panic,
         b"triple" => Mode::Triple,
         b"bad" => Mode::Bad,

@@ -1,5 +1,6 @@
 //! `mode=exits`: what one exit to KVM or to the VMM costs, in TSC cycles, seen from ring 3.
 
+use super::samples::{self, quantile};
 use crate::machine::Machine;
 use crate::memory::{self, Ram};
 use crate::options::Options;
@@ -22,7 +23,7 @@ pub(super) fn run(machine: Machine, options: &Options<'_>) {
     let Some(ram) = Ram::take() else {
         report::fail(machine, report::STATUS_FAILED, b"no-ram", b"scratch");
     };
-    let scratch = ram.scratch();
+    let (scratch, _) = ram.scratch().split_at_mut(samples::LIMIT);
     let count = usize::try_from(options.n.unwrap_or(DEFAULT_COUNT)).unwrap_or(usize::MAX);
     let Some(samples) = scratch.get_mut(..count).filter(|samples| !samples.is_empty()) else {
         report::fail(machine, report::STATUS_USAGE, b"invalid-option", b"n-is-1-to-65536");
@@ -62,15 +63,14 @@ fn is_amd() -> bool {
     vendor == u32::from_le_bytes(*b"Auth") || vendor == u32::from_le_bytes(*b"Hygo")
 }
 
-fn measure(kind: &[u8], samples: &mut [u32], exit: impl Fn()) {
+fn measure(kind: &[u8], samples: &mut [u64], exit: impl Fn()) {
     for sample in samples.iter_mut() {
         let start = cpu::timestamp();
         exit();
-        let cycles = cpu::timestamp().wrapping_sub(start);
-        *sample = u32::try_from(cycles).unwrap_or(u32::MAX);
+        *sample = cpu::timestamp().wrapping_sub(start);
     }
-    sort(samples);
-    let sum: u64 = samples.iter().map(|&cycles| u64::from(cycles)).sum();
+    samples::sort(samples);
+    let sum: u64 = samples.iter().sum();
     let count = samples.len() as u64;
     Line::new()
         .text(b"exit=")
@@ -78,9 +78,9 @@ fn measure(kind: &[u8], samples: &mut [u32], exit: impl Fn()) {
         .text(b" n=")
         .decimal(count)
         .text(b" min=")
-        .decimal(samples.first().copied().unwrap_or_default().into())
+        .decimal(quantile(samples, 0))
         .text(b" p50=")
-        .decimal(samples.get(samples.len() / 2).copied().unwrap_or_default().into())
+        .decimal(quantile(samples, 50))
         .text(b" mean=")
         .decimal(sum.checked_div(count).unwrap_or_default())
         .text(b" unit=tsc_cycles")
@@ -89,19 +89,4 @@ fn measure(kind: &[u8], samples: &mut [u32], exit: impl Fn()) {
 
 fn skip(kind: &[u8], reason: &[u8]) {
     Line::new().text(b"skipped=").text(kind).text(b" reason=").text(reason).send();
-}
-
-/// Shell sort: core's own sorts would be half of this program.
-fn sort(samples: &mut [u32]) {
-    let mut gap = samples.len() / 2;
-    while gap > 0 {
-        for end in gap..samples.len() {
-            let mut at = end;
-            while at >= gap && samples[at - gap] > samples[at] {
-                samples.swap(at - gap, at);
-                at -= gap;
-            }
-        }
-        gap /= 2;
-    }
 }

@@ -1,0 +1,36 @@
+//! `cargo bench --bench devices`: what operations of virtio devices cost. Criterion has no part in it: a figure without its
+//! peers beside it says little of a path that is mostly the host's.
+
+use std::error::Error;
+use std::path::Path;
+use std::process::ExitCode;
+
+use bench::devices::run;
+use bench::options::{Options, is_bench};
+use bench::process::Warden;
+use bench::subjects::{self, Subjects};
+
+/// Unless MOTE_BENCH_RUNS says otherwise.
+const RUNS: usize = 20;
+/// A tmpfs, so that no disk of the host's is measured.
+const DIRECTORY: &str = "/dev/shm";
+
+fn main() -> ExitCode {
+    if !is_bench() {
+        println!("devices: nothing is timed in a test; run `cargo bench --bench devices`");
+        return ExitCode::SUCCESS;
+    }
+    match bench() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("devices: {}", bench::report::chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench() -> Result<(), Box<dyn Error>> {
+    let options = Options::from_environment(RUNS)?;
+    let Subjects { present, absent } = subjects::gather(&options)?;
+    run(present, absent, &options, &Warden::start_in(Path::new(DIRECTORY))?)
+}

@@ -1,0 +1,69 @@
+//! From reset to DRIVER_OK.
+
+use super::memory::Window;
+use super::virtio::failure::Failure;
+use super::virtio::mmio::{Kind, Transport};
+use super::{BASE, EVENT_IDX, VERSION_1, arena, memory};
+
+const ACKNOWLEDGE: u32 = 1;
+const DRIVER: u32 = 2;
+const DRIVER_OK: u32 = 4;
+const FEATURES_OK: u32 = 8;
+const STATUS: u64 = 0x070;
+
+fn open(windows: &[u64]) -> Result<Transport, Failure> {
+    Transport::open(Kind::Block, windows.iter().copied(), EVENT_IDX | 1 << 5)
+}
+
+#[test]
+fn takes_the_steps_of_section_3_1_1_in_their_order() {
+    memory::place(BASE, Window::new(2, VERSION_1 | EVENT_IDX | 1));
+    let transport = open(&[]).expect("a device");
+    transport.start();
+    let steps = [ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK];
+    let mut status = 0;
+    let expected: Vec<u32> = std::iter::once(0)
+        .chain(steps.into_iter().map(|step| {
+            status |= step;
+            status
+        }))
+        .collect();
+    memory::with(BASE, |window| {
+        assert_eq!(window.written(STATUS), expected);
+        // Only what both know, in two halves: DriverFeaturesSel and DriverFeatures.
+        assert_eq!(window.written(0x024), [0, 1]);
+        assert_eq!(window.written(0x020), [1 << 29, 1]);
+    });
+    assert!(transport.has(EVENT_IDX));
+    assert!(!transport.has(1 << 5));
+}
+
+#[test]
+fn searches_the_windows_of_the_command_line_or_else_those_of_mote() {
+    let other = 0xc000_1000;
+    memory::place(BASE, Window::new(1, VERSION_1));
+    memory::place(BASE + 0x1000, Window::new(2, VERSION_1));
+    memory::place(BASE + 0x3000, Window::new(19, VERSION_1));
+    memory::place(other, Window::new(2, VERSION_1));
+    assert!(open(&[]).is_ok());
+    memory::with(BASE + 0x1000, |window| assert!(!window.log.is_empty()));
+    memory::with(other, |window| assert!(window.log.is_empty()));
+    assert!(open(&[0xc000_0000, other]).is_ok());
+    memory::with(other, |window| assert!(!window.log.is_empty()));
+    // The search ends at the first window that is not there.
+    let vsock = Transport::open(Kind::Vsock, [].into_iter(), 0);
+    assert_eq!(vsock.err(), Some(Failure::new(b"no-device", b"of-this-type")));
+    assert!(open(&[BASE]).is_err(), "of another type");
+}
+
+#[test]
+fn refuses_a_device_that_will_not_have_it() {
+    memory::place(BASE, Window::new(2, EVENT_IDX));
+    assert_eq!(open(&[]).err(), Some(Failure::new(b"features", b"no-version-1")));
+    memory::place(BASE, Window { refused_status: FEATURES_OK, ..Window::new(2, VERSION_1) });
+    assert_eq!(open(&[]).err(), Some(Failure::new(b"features", b"refused")));
+    memory::place(BASE, Window { queue_size_max: 128, ..Window::new(2, VERSION_1) });
+    let transport = open(&[]).expect("a device");
+    let queue = transport.queue(0, 129, &mut arena());
+    assert_eq!(queue.err(), Some(Failure::new(b"queue-too-small", b"queue-num-max")));
+}
