@@ -13,14 +13,15 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryMmap};
 use super::Segment;
 
 mod discard;
+mod frame;
+pub mod tap;
 mod uring;
-
-pub use uring::{Completion, Ring};
-
 #[cfg(test)]
 mod tests;
 
 pub use discard::{HostPage, discard};
+pub use frame::MAX_FRAME_SEGMENTS;
+pub use uring::{Completion, Ring};
 
 /// The most pieces that one call takes (IOV_MAX).
 const MAX_VECTORS: usize = 1024;
