@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-#[path = "../fuzz/block.rs"]
-mod block;
 #[path = "../fuzz/driver.rs"]
 mod driver;
+#[path = "../fuzz/net.rs"]
+mod net;
 #[path = "../fuzz/rng.rs"]
 mod rng;
 #[path = "../fuzz/transport.rs"]
@@ -42,6 +42,6 @@ fn vsock_corpus() {
 }
 
 #[test]
-fn block_corpus() {
-    replay("block", block::check);
+fn net_corpus() {
+    replay("net", net::check);
 }

@@ -17,6 +17,7 @@ mod chain;
 mod config;
 mod device;
 pub mod io;
+pub mod net;
 mod port;
 mod queue;
 mod reactor;

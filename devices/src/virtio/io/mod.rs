@@ -13,14 +13,15 @@ use vm_memory::{GuestMemoryBackend, GuestMemoryMmap};
 use super::Segment;
 
 mod discard;
-mod uring;
-
-pub use uring::{Completion, Ring};
-
+mod frame;
+pub mod tap;
 #[cfg(test)]
 mod tests;
+mod uring;
 
 pub use discard::{HostPage, discard};
+pub use frame::MAX_FRAME_SEGMENTS;
+pub use uring::{Completion, Ring};
 
 /// The most pieces that one call takes (IOV_MAX).
 const MAX_VECTORS: usize = 1024;
