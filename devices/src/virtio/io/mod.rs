@@ -50,7 +50,8 @@ pub enum Operation {
 #[derive(Debug, Default)]
 pub struct Vectors(Vec<libc::iovec>);
 
-// SAFETY: the addresses are those of guest memory, made anew and used within one method that is given the memory.
+// SAFETY: the addresses are those of guest memory, which all threads may use. They are only read by the kernel: within the
+// method that made them and was given the memory, or for a ring that owns the memory.
 unsafe impl Send for Vectors {}
 
 impl Vectors {

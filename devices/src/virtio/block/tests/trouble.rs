@@ -119,6 +119,56 @@ fn cache_modes_differ_in_what_a_flush_does() {
     }
 }
 
+#[test]
+fn direct_io_wants_blocks() {
+    for engine in engines() {
+        let file = image(SECTORS);
+        let options = BlockOptions { direct: true, engine, ..BlockOptions::new(file.path()) };
+        let disk = match Block::open(&options) {
+            Ok(disk) => disk,
+            Err(error) => {
+                assert!(matches!(error, BlockError::Direct { .. }), "{error}");
+                eprintln!("SKIPPED: {error}");
+                return;
+            }
+        };
+        let block = disk.disk.block();
+        let mut guest = Guest::new(Box::new(disk));
+        guest.set_up(ALL);
+        let mut machine = Machine { guest, file };
+        assert_eq!(machine.guest.config(20, 4), block.to_le_bytes());
+        let data = 0x80_0000;
+        machine.guest.queues[0].write(data, &vec![7; block as usize]);
+        assert_eq!(machine.transfer(request::OUT, data, block), status::OK);
+        assert_eq!(machine.content()[..block as usize], vec![7; block as usize]);
+        machine.guest.queues[0].write(data, &vec![0; block as usize]);
+        assert_eq!(machine.transfer(request::IN, data, block), status::OK);
+        assert_eq!(machine.guest.queues[0].read(data, block as usize), vec![7; block as usize]);
+        // An odd address: the host may do it or not, and says which.
+        let odd = machine.transfer(request::IN, data + 1, block);
+        assert!(odd == status::OK || odd == status::IOERR);
+        assert!(!machine.guest.needs_reset());
+    }
+}
+
+impl Machine {
+    /// Reads or writes the first `length` bytes of the disk at `address`; returns the status.
+    fn transfer(&mut self, kind: u32, address: u64, length: u32) -> u8 {
+        let queue = &mut self.guest.queues[0];
+        let (place, answer) = (queue.allocate(16), queue.allocate(1));
+        queue.write(place, &header(kind, 0));
+        let write = if kind == request::IN { WRITE } else { 0 };
+        queue.add_descriptors(&[
+            Descriptor { address: place, length: 16, flags: NEXT, next: 0 },
+            Descriptor { address, length, flags: NEXT | write, next: 0 },
+            Descriptor { address: answer, length: 1, flags: WRITE, next: 0 },
+        ]);
+        self.guest.notify(0);
+        self.next(0);
+        self.guest.queues[0].read(answer, 1)[0]
+    }
+}
+
 /// Puts a pipe in the place of the disk, so that a read takes as long as the test wants.
 fn stall(machine: &mut Machine) -> OwnedFd {
     let (reader, writer) = pipe().unwrap();
