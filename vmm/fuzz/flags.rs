@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::str::FromStr;
 
-use vmm::config::{Balloon, CpuCount, Disk, MAX_CPUS, MemorySize, PageBacking, Vsock};
+use vmm::config::{Balloon, CpuCount, Disk, MAX_CPUS, MemorySize, Nic, PageBacking, Tap, Vsock};
 use vmm::logger::Level;
 
 /// Runs one input.
@@ -25,6 +25,9 @@ pub(crate) fn check(data: &[u8]) {
     }
     if let Some(vsock) = parse::<Vsock>(text) {
         assert!((3..u32::MAX).contains(&vsock.cid));
+    }
+    if let Some(nic) = parse::<Nic>(text) {
+        assert_ne!(nic.tap, Tap::Name(String::new()));
     }
     parse::<Balloon>(text);
     parse::<Level>(text);

@@ -17,6 +17,7 @@ mod crash;
 pub mod device_host;
 pub mod event_loop;
 pub mod host;
+mod inherited;
 mod io_threads;
 pub mod kernel;
 pub mod kvm;

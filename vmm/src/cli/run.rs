@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, RawFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -15,10 +15,11 @@ use devices::rate_limiter::RateLimits;
 
 use super::{heap, say};
 use crate::config::{
-    Balloon, ConfigFile, CpuCount, Disk, Kernel, LoggerConfig, MemorySize, PageBacking, VmConfig, Vsock,
+    Balloon, ConfigFile, CpuCount, Disk, Kernel, LoggerConfig, MemorySize, Nic, PageBacking, VmConfig, Vsock,
 };
 use crate::console::{ConsoleOutput, RawTerminal, Sink};
 use crate::event_loop::Waker;
+use crate::inherited;
 use crate::logger::{self, Level};
 use crate::machine::{self, Shared};
 use crate::outcome::{Ending, Outcome};
@@ -29,7 +30,7 @@ use crate::timeline::{Phase, Timeline};
 #[derive(clap::Args)]
 pub(super) struct RunArgs {
     /// JSON file that describes the machine, in Firecracker's format
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "cmdline", "cpus", "memory", "hugepages", "disks", "vsock", "balloon", "rng"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd", "cmdline", "cpus", "memory", "hugepages", "disks", "nics", "vsock", "balloon", "rng"])]
     config_file: Option<PathBuf>,
     /// Kernel: an ELF vmlinux or a bzImage [default: the guest inside mote]
     #[arg(long, value_name = "FILE")]
@@ -56,6 +57,10 @@ pub(super) struct RunArgs {
     /// bandwidth=SIZE and ops=N a second. A comma in the path is written twice
     #[arg(long = "disk", value_name = "PATH[,OPTION]...")]
     disks: Vec<Disk>,
+    /// Network device on a TAP device of this name, or on an open one (fd=N). Options: mac=ADDRESS, mtu=N, and rx-bandwidth=SIZE,
+    /// rx-ops=N, tx-bandwidth=SIZE, tx-ops=N a second
+    #[arg(long = "net", value_name = "tap=NAME|fd=N[,OPTION]...")]
+    nics: Vec<Nic>,
     /// Socket device: the host's programs reach the guest at PATH, the guest reaches port N of the host at PATH_N
     #[arg(long, value_name = "cid=N,uds=PATH")]
     vsock: Option<Vsock>,
@@ -234,6 +239,7 @@ fn from_flags(args: &RunArgs) -> Result<VmConfig, RunError> {
         memory: args.memory.unwrap_or(default.memory),
         backing: args.hugepages.unwrap_or(default.backing),
         disks: args.disks.clone(),
+        nics: args.nics.clone(),
         vsock: args.vsock.clone(),
         balloon: args.balloon.clone(),
         rng: args.rng.then(RateLimits::default),
@@ -296,12 +302,7 @@ fn create(path: &std::path::Path) -> Result<File, RunError> {
 }
 
 /// The descriptor that our parent left open for us.
-#[expect(unsafe_code, reason = "a number from the command line has to become a descriptor")]
 fn duplicate(fd: RawFd) -> Result<File, RunError> {
-    // SAFETY: borrowed only for the duplication, which fails with EBADF where the number is no open descriptor.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    let owned: OwnedFd = borrowed
-        .try_clone_to_owned()
-        .map_err(|source| RunError::Open { what: format!("descriptor {fd} (--result)"), source })?;
-    Ok(owned.into())
+    let cannot = |source| RunError::Open { what: format!("descriptor {fd} (--result)"), source };
+    inherited::duplicate(fd).map(File::from).map_err(cannot)
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use devices::rate_limiter::{Limit, RateLimits};
+use devices::virtio::net::MacAddress;
 
 use super::options::Options;
 use super::{ValueError, parse_size};
@@ -82,6 +83,52 @@ impl FromStr for Disk {
             return Err(options.error(format!("queues={}: 1 to {MAX_DISK_QUEUES}", disk.queues)));
         }
         Ok(disk)
+    }
+}
+
+/// A network device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nic {
+    /// The host's end.
+    pub tap: Tap,
+    /// Its address; without one it gets a random one.
+    pub mac: Option<MacAddress>,
+    /// The largest packet that the guest is told to send.
+    pub mtu: Option<u16>,
+    /// How much may reach the guest.
+    pub rx: RateLimits,
+    /// How much the guest may send.
+    pub tx: RateLimits,
+}
+
+/// The host's end of a network device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tap {
+    /// The TAP device of this name.
+    Name(String),
+    /// One that our parent has opened.
+    Descriptor(i32),
+}
+
+impl FromStr for Nic {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let mut options = Options::split("--net", text);
+        let tap = match (options.value("tap"), options.parsed::<u16>("fd")?) {
+            (Some(name), None) if !name.is_empty() => Tap::Name(name),
+            (None, Some(fd)) => Tap::Descriptor(fd.into()),
+            _ => return Err(options.error("it needs tap=NAME or fd=N")),
+        };
+        let nic = Self {
+            tap,
+            mac: options.parsed("mac")?,
+            mtu: options.parsed("mtu")?,
+            rx: limits(&mut options, "rx-")?,
+            tx: limits(&mut options, "tx-")?,
+        };
+        options.end()?;
+        Ok(nic)
     }
 }
 

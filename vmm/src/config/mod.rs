@@ -15,7 +15,7 @@ use boot::layout::{self, LayoutError, RamRegions};
 use boot::{Cmdline, Protocol};
 use devices::rate_limiter::RateLimits;
 
-pub use device::{Balloon, Cache, Disk, Vsock};
+pub use device::{Balloon, Cache, Disk, Nic, Tap, Vsock};
 pub use file::{ConfigFile, FileError, LoggerConfig};
 
 /// A machine to build.
@@ -39,6 +39,8 @@ pub struct VmConfig {
     pub prefault: bool,
     /// Block devices, in the order in which the guest finds them.
     pub disks: Vec<Disk>,
+    /// Network devices, in the order in which the guest finds them.
+    pub nics: Vec<Nic>,
     /// The socket device.
     pub vsock: Option<Vsock>,
     /// The entropy device and its limits.
@@ -63,6 +65,7 @@ impl Default for VmConfig {
             backing: PageBacking::Host,
             prefault: false,
             disks: Vec::new(),
+            nics: Vec::new(),
             vsock: None,
             rng: None,
             balloon: None,

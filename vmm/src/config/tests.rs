@@ -58,7 +58,7 @@ const WHOLE: &str = r#"{
             "io_engine": "Async"}
     ],
     "entropy": {},
-    "network-interfaces": [], "vsock": {"guest_cid": 3, "uds_path": "/v"},
+    "network-interfaces": [{"iface_id": "eth0", "host_dev_name": "t0", "guest_mac": "02:00:00:00:00:01", "mtu": 1400}], "vsock": {"guest_cid": 3, "uds_path": "/v"},
     "balloon": {"amount_mib": 8, "deflate_on_oom": true, "stats_polling_interval_s": 1}
 }"#;
 
@@ -84,6 +84,8 @@ fn firecrackers_file_becomes_a_machine() {
     let root = Disk { id: Some("root".into()), ..Disk::new("/r") };
     assert_eq!(config.disks, [root, data], "the root device is the first");
     assert_eq!(config.vsock, Some(Vsock { cid: 3, uds: "/v".into() }));
+    let nic = Nic { mtu: Some(1400), ..("tap=t0,mac=02:00:00:00:00:01".parse().unwrap()) };
+    assert_eq!(config.nics, [nic]);
     assert_eq!(config.rng, Some(RateLimits::default()));
     assert_eq!(
         config.balloon.as_ref().map(|balloon| (balloon.size, balloon.deflate_on_oom)),

@@ -4,11 +4,13 @@ use ::devices::virtio::VirtioDevice;
 use ::devices::virtio::balloon::{Balloon, BalloonOptions};
 use ::devices::virtio::block::{Block, BlockError, BlockOptions, CacheMode};
 use ::devices::virtio::io::HostPage;
+use ::devices::virtio::net::{Net, NetError, NetOptions, TapSource};
 use ::devices::virtio::rng::Rng;
 use ::devices::virtio::vsock::{Vsock, VsockError, VsockOptions};
 
 use super::Window;
-use crate::config::{Cache, Disk, PageBacking, VmConfig};
+use crate::config::{Cache, Disk, Nic, PageBacking, Tap, VmConfig};
+use crate::inherited;
 
 /// A device and its place.
 pub(super) type Placed = (Window, Box<dyn VirtioDevice>);
@@ -22,6 +24,18 @@ pub enum OpenError {
     /// A disk cannot be opened.
     #[error(transparent)]
     Block(#[from] BlockError),
+    /// A network device cannot be connected.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The descriptor of a network device is not open.
+    #[error("--net fd={number}: pass the open descriptor of a TAP device on to mote")]
+    Descriptor {
+        /// Its number.
+        number: i32,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
     /// The socket device cannot listen.
     #[error(transparent)]
     Vsock(#[from] VsockError),
@@ -33,6 +47,9 @@ pub(super) fn open(config: &VmConfig) -> Result<Vec<Placed>, OpenError> {
     let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
     for disk in &config.disks {
         devices.push(Box::new(open_disk(disk)?));
+    }
+    for nic in &config.nics {
+        devices.push(Box::new(open_nic(nic)?));
     }
     if let Some(vsock) = &config.vsock {
         let options = VsockOptions { cid: vsock.cid.into(), uds: vsock.uds.clone() };
@@ -75,4 +92,14 @@ fn open_disk(disk: &Disk) -> Result<Block, BlockError> {
         log::warn!("the guest does not see the last {tail} bytes of {}: no whole block", disk.path.display());
     }
     Ok(block)
+}
+
+fn open_nic(nic: &Nic) -> Result<Net, OpenError> {
+    let source = match &nic.tap {
+        Tap::Name(name) => TapSource::Name(name.clone()),
+        &Tap::Descriptor(number) => TapSource::Descriptor(
+            inherited::duplicate(number).map_err(|source| OpenError::Descriptor { number, source })?,
+        ),
+    };
+    Ok(Net::open(source, NetOptions { mac: nic.mac, mtu: nic.mtu, rx: nic.rx, tx: nic.tx })?)
 }

@@ -26,6 +26,20 @@ fn disks() {
 }
 
 #[test]
+fn interfaces() {
+    let nic: Nic = "tap=t0,mac=02:00:00:00:00:01,mtu=9000,rx-ops=10,tx-bandwidth=1M".parse().unwrap();
+    let limit = |size| Some(Limit { size, refill_ms: 1000, burst: 0 });
+    assert_eq!(nic.tap, Tap::Name("t0".to_owned()));
+    assert_eq!(nic.mac.map(|mac| mac.to_string()).as_deref(), Some("02:00:00:00:00:01"));
+    assert_eq!(nic.mtu, Some(9000));
+    assert_eq!((nic.rx.operations, nic.tx.bandwidth), (limit(10), limit(1 << 20)));
+    assert_eq!("fd=7".parse::<Nic>().map(|nic| nic.tap), Ok(Tap::Descriptor(7)));
+    for text in ["", "t0", "tap=", "tap=t0,fd=3", "fd=-1", "tap=t0,mac=01:00:00:00:00:01", "tap=t0,mtu=70000"] {
+        assert!(text.parse::<Nic>().is_err(), "{text}");
+    }
+}
+
+#[test]
 fn sockets() {
     assert_eq!("cid=3,uds=/run/v".parse(), Ok(Vsock { cid: 3, uds: "/run/v".into() }));
     for text in
@@ -54,6 +68,7 @@ proptest! {
     #[test]
     fn no_text_panics(text in "[ -~,=]{0,40}") {
         let _ = text.parse::<Disk>();
+        let _ = text.parse::<Nic>();
         let _ = text.parse::<Vsock>();
         let _ = text.parse::<Balloon>();
     }

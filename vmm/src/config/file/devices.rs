@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ::devices::rate_limiter::{Limit, RateLimits};
+use ::devices::virtio::net::MacError;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::ValueError;
-use super::super::device::{Balloon, Cache, Disk, Vsock};
+use super::super::device::{Balloon, Cache, Disk, Nic, Tap, Vsock};
 use super::FileError;
 
 #[derive(Debug, Deserialize)]
@@ -41,6 +42,19 @@ enum CacheType {
 enum IoEngine {
     Sync,
     Async,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NetworkInterface {
+    /// How its API names it.
+    #[serde(rename = "iface_id")]
+    _iface_id: String,
+    host_dev_name: String,
+    guest_mac: Option<String>,
+    mtu: Option<u16>,
+    rx_rate_limiter: Option<Limiter>,
+    tx_rate_limiter: Option<Limiter>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -137,6 +151,22 @@ pub(super) fn disks(drives: Vec<Drive>) -> Result<(Vec<Disk>, Option<String>), F
         }
     }
     Ok((disks, root))
+}
+
+impl NetworkInterface {
+    pub(super) fn into_nic(self) -> Result<Nic, FileError> {
+        let wrong = |error: MacError| FileError::Value {
+            field: "network-interfaces.guest_mac",
+            source: ValueError::Option { flag: "an interface".to_owned(), why: error.to_string() },
+        };
+        Ok(Nic {
+            tap: Tap::Name(self.host_dev_name),
+            mac: self.guest_mac.map(|mac| mac.parse()).transpose().map_err(wrong)?,
+            mtu: self.mtu,
+            rx: limits(self.rx_rate_limiter),
+            tx: limits(self.tx_rate_limiter),
+        })
+    }
 }
 
 impl VsockSection {

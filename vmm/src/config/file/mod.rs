@@ -11,7 +11,7 @@ use boot::{Cmdline, CmdlineError};
 use serde::Deserialize;
 use serde_json::Value;
 
-use self::devices::{BalloonSection, Drive, EntropySection, VsockSection};
+use self::devices::{BalloonSection, Drive, EntropySection, NetworkInterface, VsockSection};
 use super::{Balloon, CpuCount, Kernel, MemorySize, PageBacking, ValueError, VmConfig};
 use crate::logger::Level;
 
@@ -73,7 +73,8 @@ pub struct ConfigFile {
     memory_hotplug: Option<Value>,
     metrics: Option<Value>,
     mmds_config: Option<Value>,
-    network_interfaces: Option<Value>,
+    #[serde(default)]
+    network_interfaces: Vec<NetworkInterface>,
     pmem: Option<Value>,
     vsock: Option<VsockSection>,
 }
@@ -170,7 +171,6 @@ impl ConfigFile {
             ("memory-hotplug", asks(self.memory_hotplug.as_ref()), "a machine's memory is fixed"),
             ("metrics", asks(self.metrics.as_ref()), "mote writes no metrics file yet"),
             ("mmds-config", asks(self.mmds_config.as_ref()), "mote has no metadata service"),
-            ("network-interfaces", asks(self.network_interfaces.as_ref()), "mote has no network device yet"),
             ("pmem", asks(self.pmem.as_ref()), "mote has no persistent memory device"),
             (
                 "machine-config.smt",
@@ -219,6 +219,8 @@ impl ConfigFile {
         let mut config = VmConfig::default();
         let (disks, root) = devices::disks(self.drives)?;
         config.disks = disks;
+        let nics = self.network_interfaces.into_iter().map(NetworkInterface::into_nic);
+        config.nics = nics.collect::<Result<_, _>>()?;
         config.vsock = self.vsock.map(VsockSection::into_vsock).transpose()?;
         config.rng = self.entropy.map(|entropy| entropy.limits());
         config.balloon = self.balloon.map(Balloon::from);
