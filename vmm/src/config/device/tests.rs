@@ -34,7 +34,8 @@ fn interfaces() {
     assert_eq!(nic.mtu, Some(9000));
     assert_eq!((nic.rx.operations, nic.tx.bandwidth), (limit(10), limit(1 << 20)));
     assert_eq!("fd=7".parse::<Nic>().map(|nic| nic.tap), Ok(Tap::Descriptor(7)));
-    for text in ["", "t0", "tap=", "tap=t0,fd=3", "fd=-1", "tap=t0,mac=01:00:00:00:00:01", "tap=t0,mtu=70000"] {
+    for text in ["", "t0", "tap=", "tap=t0,fd=3", "fd=-1", "tap=t0,mac=01:00:00:00:00:01", "tap=t0,mtu=70000"]
+    {
         assert!(text.parse::<Nic>().is_err(), "{text}");
     }
 }
