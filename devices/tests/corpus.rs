@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+#[path = "../fuzz/block.rs"]
+mod block;
 #[path = "../fuzz/driver.rs"]
 mod driver;
 #[path = "../fuzz/net.rs"]
@@ -39,6 +41,11 @@ fn rng_corpus() {
 #[test]
 fn vsock_corpus() {
     replay("vsock", vsock::check);
+}
+
+#[test]
+fn block_corpus() {
+    replay("block", block::check);
 }
 
 #[test]

@@ -147,6 +147,9 @@ impl Guest {
             while !writer.is_finished() {
                 let reactor = self.reactor.clone();
                 self.worker.serve(|| Box::new(reactor));
+                for token in self.reactor.ready() {
+                    self.worker.backend_event(token);
+                }
                 std::thread::yield_now();
             }
         });

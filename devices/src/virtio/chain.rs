@@ -1,9 +1,10 @@
 //! One buffer of a queue: what the driver wrote for the device, then room for the device's answer.
 
-use std::ops::Deref;
-
-use virtio_queue::DescriptorChain;
-use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
+use virtio_queue::desc::split::Descriptor;
+use vm_memory::{
+    Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryMmap, Permissions, VolatileMemory,
+    VolatileSlice,
+};
 
 use super::QueueError;
 
@@ -22,7 +23,10 @@ impl Segment {
     pub fn new(memory: &GuestMemoryMmap, address: u64, length: u32) -> Result<Self, QueueError> {
         let address = GuestAddress(address);
         // An empty buffer is nowhere, and needs no memory.
-        let inside = length == 0 || memory.check_range(address, length as usize, Permissions::ReadWrite);
+        // The second question finds what is in two regions side by side; the first one is quick.
+        let inside = length == 0
+            || memory.get_slice(address, length as usize).is_ok()
+            || GuestMemory::check_range(memory, address, length as usize, Permissions::ReadWrite);
         if inside { Ok(Self { address, length }) } else { Err(QueueError::Buffer) }
     }
 
@@ -61,34 +65,54 @@ impl Chain {
         Self::default()
     }
 
-    pub(super) fn fill<M>(
+    /// Makes it the chain that begins with descriptor `head` of the queue's `table`. On errors it is half of it.
+    pub(super) fn fill(
         &mut self,
-        descriptors: DescriptorChain<M>,
-        limit: u16,
         memory: &GuestMemoryMmap,
-    ) -> Result<(), QueueError>
-    where
-        M: Deref,
-        M::Target: GuestMemory,
-    {
-        self.head = descriptors.head_index();
+        table: u64,
+        size: u16,
+        head: u16,
+    ) -> Result<(), QueueError> {
+        self.head = head;
         self.segments.clear();
         self.readable = 0;
-        // The iterator ends without a word where a descriptor cannot be followed: then the last one said NEXT, or there was none.
-        let mut complete = false;
-        for descriptor in descriptors {
-            let writable = descriptor.is_write_only();
-            // Section 2.7.4.2: writable descriptors come after all readable ones. Section 2.7.5.3.1: a chain is no
-            // longer than the queue, whether its table is indirect or not.
-            let misplaced = !writable && self.readable < self.segments.len();
-            if misplaced || self.segments.len() >= usize::from(limit) {
-                return Err(QueueError::Chain);
+        let mut table = Table::new(memory, table, u32::from(size) * Table::ENTRY)?;
+        let (mut index, mut indirect) = (head, false);
+        loop {
+            let descriptor = table.get(index)?;
+            if descriptor.refers_to_indirect_table() {
+                // Section 2.7.5.3.1: no table in a table. What comes before it is no matter (section 2.7.5.3.2).
+                if std::mem::replace(&mut indirect, true) {
+                    return Err(QueueError::Chain);
+                }
+                table = Table::new(memory, descriptor.addr().0, descriptor.len())?;
+                index = 0;
+                continue;
             }
-            self.segments.push(Segment::new(memory, descriptor.addr().0, descriptor.len())?);
-            self.readable += usize::from(!writable);
-            complete = !descriptor.has_next();
+            self.push(memory, descriptor, size)?;
+            if !descriptor.has_next() {
+                return Ok(());
+            }
+            index = descriptor.next();
         }
-        if complete { Ok(()) } else { Err(QueueError::Chain) }
+    }
+
+    fn push(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        descriptor: Descriptor,
+        limit: u16,
+    ) -> Result<(), QueueError> {
+        let writable = descriptor.is_write_only();
+        // Section 2.7.4.2: writable descriptors come after all readable ones. Section 2.7.5.3.1: a chain is no longer than
+        // the queue, whether its table is indirect or not; so a loop has an end.
+        let misplaced = !writable && self.readable < self.segments.len();
+        if misplaced || self.segments.len() >= usize::from(limit) {
+            return Err(QueueError::Chain);
+        }
+        self.segments.push(Segment::new(memory, descriptor.addr().0, descriptor.len())?);
+        self.readable += usize::from(!writable);
+        Ok(())
     }
 
     /// What identifies it in [`Queue::add_used`](super::Queue::add_used).
@@ -117,8 +141,10 @@ impl Chain {
             let Some(target) = data.get_mut(done..done + length) else {
                 return false;
             };
-            if memory.read_slice(target, address).is_err() {
-                return false;
+            match memory.get_slice(address, length) {
+                Ok(slice) => _ = slice.copy_to(target),
+                Err(_) if memory.read_slice(target, address).is_ok() => {}
+                Err(_) => return false,
             }
             done += length;
         }
@@ -133,12 +159,35 @@ impl Chain {
             let Some(source) = data.get(done..done + length) else {
                 return false;
             };
-            if memory.write_slice(source, address).is_err() {
-                return false;
+            match memory.get_slice(address, length) {
+                Ok(slice) => slice.copy_from(source),
+                Err(_) if memory.write_slice(source, address).is_ok() => {}
+                Err(_) => return false,
             }
             done += length;
         }
         done == data.len()
+    }
+}
+
+/// A table of descriptors: the queue's, or one in a buffer.
+struct Table<'a>(VolatileSlice<'a>);
+
+impl<'a> Table<'a> {
+    /// Bytes of a descriptor.
+    const ENTRY: u32 = 16;
+
+    fn new(memory: &'a GuestMemoryMmap, address: u64, length: u32) -> Result<Self, QueueError> {
+        if !length.is_multiple_of(Self::ENTRY) {
+            return Err(QueueError::Chain);
+        }
+        let slice = memory.get_slice(GuestAddress(address), length as usize);
+        slice.map(Self).map_err(|_| QueueError::Chain)
+    }
+
+    fn get(&self, index: u16) -> Result<Descriptor, QueueError> {
+        let place = usize::from(index) * Self::ENTRY as usize;
+        self.0.get_ref(place).map(|place| place.load()).map_err(|_| QueueError::Chain)
     }
 }
 

@@ -3,14 +3,24 @@
 use std::sync::atomic::{Ordering, fence};
 
 use thiserror::Error;
-use virtio_queue::{QueueOwnedT, QueueT};
-use vm_memory::{Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
+use vm_memory::{
+    AtomicAccess, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    MemoryRegionAddress,
+};
 
 use super::Chain;
 use super::transport::QueueSetup;
 
 #[cfg(test)]
 mod tests;
+
+/// Offsets in both rings (sections 2.7.6 and 2.7.8).
+const FLAGS: u64 = 0;
+const INDEX: u64 = 2;
+const ENTRIES: u64 = 4;
+
+/// VIRTQ_USED_F_NO_NOTIFY: the device wants no notifications (section 2.7.8).
+const NO_NOTIFY: u16 = 1;
 
 /// VIRTQ_AVAIL_F_NO_INTERRUPT: the driver wants no interrupts (section 2.7.6).
 const NO_INTERRUPT: u16 = 1;
@@ -38,16 +48,34 @@ pub enum QueueError {
 /// A queue that its driver has set up.
 #[derive(Debug)]
 pub struct Queue {
+    // Configuration.
+    size: u16,
+    event_idx: bool,
     // Wiring.
     memory: GuestMemoryMmap,
-    /// Room to put used entries together in.
-    entries: Vec<u8>,
-    // State.
-    ring: virtio_queue::Queue,
-    /// How many buffers were used since the driver was last asked whether it wants to know.
-    used: u16,
+    /// None where the driver has not set it up.
+    parts: Option<Parts>,
+    // State. Both count without end and wrap.
+    next_available: u16,
+    next_used: u16,
+    /// Where `next_used` was when the driver was last asked whether it wants to know.
+    told: u16,
     /// How many of the buffers that were popped last the device keeps untouched.
     kept: u16,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Parts {
+    descriptors: u64,
+    available: Ring,
+    used: Ring,
+}
+
+/// A ring in the region of memory that it lies in: found once, so that it is reached quickly. Little-endian, as the host is.
+#[derive(Clone, Copy, Debug)]
+struct Ring {
+    region: usize,
+    offset: u64,
 }
 
 impl Queue {
@@ -61,33 +89,30 @@ impl Queue {
         event_idx: bool,
         memory: GuestMemoryMmap,
     ) -> Result<Self, QueueError> {
-        let mut ring = virtio_queue::Queue::new(max_size).map_err(|_| QueueError::Size)?;
+        let mut parts = None;
         if setup.ready {
             setup.check(max_size, &memory)?;
-            ring.try_set_size(setup.size).map_err(|_| QueueError::Size)?;
-            ring.try_set_desc_table_address(GuestAddress(setup.descriptors))
-                .map_err(|_| QueueError::Address)?;
-            ring.try_set_avail_ring_address(GuestAddress(setup.available))
-                .map_err(|_| QueueError::Address)?;
-            ring.try_set_used_ring_address(GuestAddress(setup.used)).map_err(|_| QueueError::Address)?;
-            ring.set_event_idx(event_idx);
-            ring.set_next_avail(setup.next_available);
-            ring.set_next_used(setup.next_used);
-            ring.set_ready(true);
+            parts = Some(Parts {
+                descriptors: setup.descriptors,
+                available: Ring::new(&memory, setup.available)?,
+                used: Ring::new(&memory, setup.used)?,
+            });
         }
-        Ok(Self { memory, ring, entries: Vec::new(), used: 0, kept: 0 })
+        let size = if setup.ready { setup.size } else { max_size };
+        let (next_available, next_used) = (setup.next_available, setup.next_used);
+        Ok(Self { size, event_idx, memory, parts, next_available, next_used, told: next_used, kept: 0 })
     }
 
     /// Whether the driver has set it up.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.ring.ready()
+        self.parts.is_some()
     }
 
     /// How many buffers it holds at most.
     #[must_use]
     pub fn size(&self) -> u16 {
-        self.ring.size()
+        self.size
     }
 
     /// The memory that its buffers are in.
@@ -101,28 +126,26 @@ impl Queue {
     /// # Errors
     /// When the driver breaks the rules. Nothing is taken then.
     pub fn pop(&mut self, chain: &mut Chain) -> Result<bool, QueueError> {
-        if !self.ring.ready() {
-            return Ok(false);
-        }
-        let size = self.ring.size();
-        let mut available = self.ring.iter(&self.memory).map_err(|_| QueueError::Index)?;
-        let Some(descriptors) = available.next() else {
+        let Some(Parts { descriptors, available, .. }) = self.parts else {
             return Ok(false);
         };
-        let taken = if descriptors.head_index() < size {
-            chain.fill(descriptors, size, &self.memory)
-        } else {
-            Err(QueueError::Chain)
-        };
-        if taken.is_err() {
-            self.ring.go_to_previous_position();
+        // What the index covers must not be read before it.
+        let index: u16 = available.load(&self.memory, INDEX, Ordering::Acquire);
+        match index.wrapping_sub(self.next_available) {
+            0 => return Ok(false),
+            waiting if waiting > self.size => return Err(QueueError::Index),
+            _ => {}
         }
-        taken.map(|()| true)
+        let entry = ENTRIES + 2 * u64::from(self.next_available & (self.size - 1));
+        let head = available.load(&self.memory, entry, Ordering::Relaxed);
+        chain.fill(&self.memory, descriptors, self.size, head)?;
+        self.next_available = self.next_available.wrapping_add(1);
+        Ok(true)
     }
 
     /// Puts the buffer that was popped last back, as if it had not been taken.
     pub fn undo_pop(&mut self) {
-        self.ring.go_to_previous_position();
+        self.next_available = self.next_available.wrapping_sub(1);
     }
 
     /// Says that the device holds the `count` buffers that were popped last, and has not used any: a saved
@@ -134,9 +157,10 @@ impl Queue {
     /// How many buffers are available and not popped; at most as many as the queue holds.
     #[must_use]
     pub fn available(&self) -> u16 {
-        let index = self.ring.ready().then(|| self.ring.avail_idx(&self.memory, Ordering::Acquire));
-        let index = index.and_then(Result::ok).map_or(self.ring.next_avail(), |index| index.0);
-        index.wrapping_sub(self.ring.next_avail()).min(self.ring.size())
+        self.parts.map_or(0, |parts| {
+            let index: u16 = parts.available.load(&self.memory, INDEX, Ordering::Acquire);
+            index.wrapping_sub(self.next_available).min(self.size)
+        })
     }
 
     /// Gives the buffer of head `head` back, `written` bytes of its device-writable part filled.
@@ -146,74 +170,88 @@ impl Queue {
 
     /// Gives several buffers back, each with how much of it was filled. The driver sees all of them at once or none.
     pub fn add_used_together(&mut self, buffers: &[(u16, u32)]) {
-        let Some((&(last, written), others)) = buffers.split_last() else {
+        let Some(Parts { used, .. }) = self.parts else {
             return;
         };
-        // The entries of the others are filled in before the last one's, with which the index moves past all. The
-        // heads came from `pop` and the rings were checked: nothing of this can fail.
-        self.fill_used(others);
-        self.ring.set_next_used(self.ring.next_used().wrapping_add(others.len() as u16));
-        if self.ring.add_used(&self.memory, last, written).is_ok() {
-            self.used = self.used.saturating_add(buffers.len() as u16);
+        for &(head, written) in buffers {
+            let entry = ENTRIES + 8 * u64::from(self.next_used & (self.size - 1));
+            used.store(&self.memory, entry, u32::from(head), Ordering::Relaxed);
+            used.store(&self.memory, entry + 4, written, Ordering::Relaxed);
+            self.next_used = self.next_used.wrapping_add(1);
         }
-    }
-
-    /// Writes used entries from the next one on, in one go up to the ring's end and in another from its beginning.
-    fn fill_used(&mut self, buffers: &[(u16, u32)]) {
-        let position = usize::from(self.ring.next_used() % self.ring.size());
-        let (first, rest) = buffers.split_at(buffers.len().min(usize::from(self.ring.size()) - position));
-        for (position, buffers) in [(position, first), (0, rest)] {
-            if buffers.is_empty() {
-                continue;
-            }
-            self.entries.clear();
-            for &(head, written) in buffers {
-                self.entries.extend_from_slice(&u32::from(head).to_le_bytes());
-                self.entries.extend_from_slice(&written.to_le_bytes());
-            }
-            let address = GuestAddress(self.ring.used_ring() + 4 + 8 * position as u64);
-            let _ = self.memory.write_slice(&self.entries, address);
-        }
+        // The driver sees the entries when it sees the index.
+        used.store(&self.memory, INDEX, self.next_used, Ordering::Release);
     }
 
     /// Whether the driver wants an interrupt for what was used since the last call (section 2.7.7.2).
     pub fn needs_interrupt(&mut self) -> bool {
-        let used = std::mem::take(&mut self.used);
-        if used == 0 {
+        let told = std::mem::replace(&mut self.told, self.next_used);
+        let Some(Parts { available, .. }) = self.parts.filter(|_| told != self.next_used) else {
             return false;
-        }
+        };
         // The used index must be visible before the driver's wish is read: the driver does it the other way round.
         fence(Ordering::SeqCst);
-        let wish = |offset| {
-            let address = GuestAddress(self.ring.avail_ring() + offset);
-            self.memory.load::<u16>(address, Ordering::Relaxed).map(u16::from_le)
-        };
-        if self.ring.event_idx_enabled() {
-            // used_event, behind the ring: an interrupt once the entry of that index is used.
-            let event = wish(4 + 2 * u64::from(self.ring.size()));
-            let next = self.ring.next_used();
-            return event.map_or(true, |event| next.wrapping_sub(event).wrapping_sub(1) < used);
+        if self.event_idx {
+            let event_at = ENTRIES + 2 * u64::from(self.size);
+            let event: u16 = available.load(&self.memory, event_at, Ordering::Relaxed);
+            let passed = self.next_used.wrapping_sub(event).wrapping_sub(1);
+            return passed < self.next_used.wrapping_sub(told);
         }
-        wish(0).map_or(true, |flags| flags & NO_INTERRUPT == 0)
+        let flags: u16 = available.load(&self.memory, FLAGS, Ordering::Relaxed);
+        flags & NO_INTERRUPT == 0
     }
 
     /// Asks the driver for notifications. `true` if buffers came meanwhile: they may not be notified.
     pub fn enable_notification(&mut self) -> bool {
-        self.ring.ready() && self.ring.enable_notification(&self.memory).unwrap_or(false)
+        let Some(Parts { available, used, .. }) = self.parts else {
+            return false;
+        };
+        if self.event_idx {
+            let event_at = ENTRIES + 8 * u64::from(self.size);
+            used.store(&self.memory, event_at, self.next_available, Ordering::Relaxed);
+        } else {
+            used.store(&self.memory, FLAGS, 0u16, Ordering::Relaxed);
+        }
+        // As in `needs_interrupt`, with the roles exchanged.
+        fence(Ordering::SeqCst);
+        let index: u16 = available.load(&self.memory, INDEX, Ordering::Relaxed);
+        index != self.next_available
     }
 
     /// Tells the driver that the device looks by itself.
     pub fn disable_notification(&mut self) {
-        if self.ring.ready() {
-            // Fails only where the ring is outside memory, which was checked.
-            let _ = self.ring.disable_notification(&self.memory);
+        // With VIRTIO_F_RING_EVENT_IDX a notification is asked for each time, and not called off.
+        if let Some(Parts { used, .. }) = self.parts.filter(|_| !self.event_idx) {
+            used.store(&self.memory, FLAGS, NO_NOTIFY, Ordering::Relaxed);
         }
     }
 
     /// Where the device is: the indices of the next available and of the next used entry.
     #[must_use]
     pub fn position(&self) -> (u16, u16) {
-        (self.ring.next_avail().wrapping_sub(self.kept), self.ring.next_used())
+        (self.next_available.wrapping_sub(self.kept), self.next_used)
+    }
+}
+
+/// Rings are checked when they are made. Were one out of memory all the same, it would read as zeros.
+impl Ring {
+    fn new(memory: &GuestMemoryMmap, address: u64) -> Result<Self, QueueError> {
+        let mut regions = memory.iter().enumerate();
+        let place =
+            regions.find_map(|(region, it)| Some((region, it.to_region_addr(GuestAddress(address))?)));
+        place.map(|(region, offset)| Self { region, offset: offset.0 }).ok_or(QueueError::Address)
+    }
+
+    fn load<T: AtomicAccess + Default>(self, memory: &GuestMemoryMmap, at: u64, order: Ordering) -> T {
+        let place = MemoryRegionAddress(self.offset + at);
+        let value = memory.iter().nth(self.region).and_then(|region| region.load(place, order).ok());
+        value.unwrap_or_default()
+    }
+
+    fn store<T: AtomicAccess>(self, memory: &GuestMemoryMmap, at: u64, value: T, order: Ordering) {
+        if let Some(region) = memory.iter().nth(self.region) {
+            let _ = region.store(value, MemoryRegionAddress(self.offset + at), order);
+        }
     }
 }
 
@@ -226,15 +264,15 @@ impl QueueSetup {
         // Alignment and size of each part: section 2.7.
         let size = usize::from(self.size);
         let parts = [
-            (self.descriptors, 16, 16 * size, Permissions::Read),
-            (self.available, 2, 6 + 2 * size, Permissions::Read),
-            (self.used, 4, 6 + 8 * size, Permissions::Write),
+            (self.descriptors, 16, 16 * size),
+            (self.available, 2, 6 + 2 * size),
+            (self.used, 4, 6 + 8 * size),
         ];
-        let sound = parts.into_iter().all(|(start, alignment, length, access)| {
-            // The crate takes address 0 of the available ring for one that was never set.
+        let sound = parts.into_iter().all(|(start, alignment, length)| {
+            // No driver puts a ring at address 0: that is one that was never set.
             start.is_multiple_of(alignment)
                 && start != 0
-                && memory.check_range(GuestAddress(start), length, access)
+                && memory.get_slice(GuestAddress(start), length).is_ok()
         });
         if sound { Ok(()) } else { Err(QueueError::Address) }
     }

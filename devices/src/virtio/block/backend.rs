@@ -20,9 +20,10 @@ pub(super) enum Backend {
 }
 
 impl Backend {
-    /// What `engine` says, as far as the host has it.
-    pub(super) fn new(engine: Engine) -> io::Result<Self> {
+    /// What `engine` says. `waits_apart`: whether the host can begin an operation on the file without waiting for its end.
+    pub(super) fn new(engine: Engine, waits_apart: bool) -> io::Result<Self> {
         match engine {
+            Engine::Auto if !waits_apart => Self::new(Engine::Sync, waits_apart),
             Engine::Sync => Ok(Self::Calls(Vectors::new())),
             Engine::IoUring => Ok(Self::Ring(Box::new(Ring::new(DEPTH)?))),
             Engine::Auto => {

@@ -1,13 +1,13 @@
 //! The file or block device behind a disk.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
+use std::io::{self, IoSliceMut, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FlockOperation, OFlags, StatxFlags, flock, ioctl_blksszget, statx};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use thiserror::Error;
 
 use super::request::Bounds;
@@ -94,6 +94,7 @@ pub(super) struct Disk {
     block: u32,
     tail: u64,
     name: String,
+    waits_apart: bool,
 }
 
 impl Disk {
@@ -135,7 +136,8 @@ impl Disk {
             return Err(BlockError::Small { path: path.to_owned(), block });
         }
         let name = format!("{:x}-{:x}", metadata.dev(), metadata.ino());
-        Ok(Self { file: Arc::new(file), access, sectors, block, tail, name })
+        let waits_apart = waits_apart(&file);
+        Ok(Self { file: Arc::new(file), access, sectors, block, tail, name, waits_apart })
     }
 
     pub(super) fn file(&self) -> &Arc<File> {
@@ -160,6 +162,11 @@ impl Disk {
     /// Bytes at its end that fill no block. The guest does not see them.
     pub(super) fn tail(&self) -> u64 {
         self.tail
+    }
+
+    /// Whether the host can begin to read without waiting.
+    pub(super) fn waits_apart(&self) -> bool {
+        self.waits_apart
     }
 
     /// Tells it from other files of this host.
@@ -197,6 +204,15 @@ fn lock(file: &File, access: Access) -> Result<(), Errno> {
         // Not every filesystem has locks.
         _ => Ok(()),
     }
+}
+
+/// Whether the host can tell that a read would have to wait. Where it cannot, as on a tmpfs, an io_uring has every operation done
+/// by another thread, which takes several times as long as doing it.
+fn waits_apart(file: &File) -> bool {
+    let mut byte = [0];
+    let read = preadv2(file, &mut [IoSliceMut::new(&mut byte)], 0, ReadWriteFlags::NOWAIT);
+    // Any other answer, also to an unaligned read, shows that the flag is known here.
+    read != Err(Errno::OPNOTSUPP)
 }
 
 /// What direct I/O has to be aligned to in the file, in bytes. Memory may be aligned to sectors only, as guests do.

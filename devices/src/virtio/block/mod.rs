@@ -94,7 +94,7 @@ pub enum CacheMode {
 /// Who does the I/O.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Engine {
-    /// An io_uring where the host has it, else system calls.
+    /// An io_uring where the host has it and the file gains by it, else system calls: those are faster on a tmpfs.
     #[default]
     Auto,
     /// One system call after the other; the event loop waits for each.
@@ -206,7 +206,7 @@ impl Block {
     fn backend(&mut self) -> io::Result<&mut Backend> {
         let backend = match self.backend.take() {
             Some(backend) => backend,
-            None => Backend::new(self.engine)?,
+            None => Backend::new(self.engine, self.disk.waits_apart())?,
         };
         Ok(self.backend.insert(backend))
     }

@@ -276,6 +276,21 @@ fn the_file_can_be_changed() {
     }
 }
 
+#[test]
+fn files_in_memory_are_read_by_system_calls() {
+    let memory = rustix::fs::memfd_create("disk", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    rustix::fs::ftruncate(&memory, 4096).unwrap();
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&memory));
+    let mut block = Block::open(&BlockOptions::new(path)).unwrap();
+    assert_eq!(block.engine(), None, "nothing is made before it is needed");
+    // A kernel that learns not to wait for a tmpfs may choose otherwise.
+    let waits_apart = block.disk.waits_apart();
+    let expected =
+        if waits_apart && engines().contains(&Engine::IoUring) { Engine::IoUring } else { Engine::Sync };
+    assert_eq!(block.prepare().unwrap(), expected);
+    assert_eq!(block.engine(), Some(expected));
+}
+
 /// What a driver does, for the comparison with a model.
 #[derive(Clone, Debug)]
 enum Deed {

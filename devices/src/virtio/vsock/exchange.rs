@@ -9,7 +9,7 @@ use vm_memory::GuestMemoryMmap;
 
 use super::connection::{Next, Reaction};
 use super::greeting::Greeted;
-use super::host::{Listener, Transfer};
+use super::host::{Listener, Transfer, payload_room};
 use super::packet::{Header, Key};
 use super::peer::{Peer, Stage};
 use super::spec::{HOST_CID, TYPE_STREAM, op, shutdown};
@@ -27,9 +27,10 @@ const CLOSING_PATIENCE: Duration = Duration::from_secs(8);
 /// No more is taken from the guest while so many answers wait for it. Connections of ours add to them one each.
 const MAX_RESETS: usize = 256;
 
-/// Largest payload of one packet to the guest.
-const MAX_PAYLOAD: u32 = 64 << 10;
+/// How many buffers of the guest's are filled by one read at most.
+pub(super) const RUN: usize = 16;
 
+/// The connections of one guest, and whatever moves between their two ends.
 pub(super) struct Exchange {
     // Configuration.
     guest_cid: u64,
@@ -140,22 +141,39 @@ impl Exchange {
         }
     }
 
-    /// Fills `chain`, which has room for a header and more, with a packet for the guest. Returns its length, or
-    /// `None` if there is none.
-    pub(super) fn send(&mut self, memory: &GuestMemoryMmap, chain: &Chain) -> Option<u32> {
-        loop {
-            let header = if let Some((key, kind)) = self.resets.pop_front() {
-                Header { kind, op: op::RST, ..self.address(key) }
-            } else {
-                let token = self.peers.next_turn()?;
-                match self.packet_of(token, memory, chain) {
-                    Some(header) => header,
-                    None => continue,
-                }
+    /// How many buffers [`send`](Self::send) may fill at once. More than one only for a connection that has nobody in
+    /// line behind it.
+    pub(super) fn appetite(&mut self) -> usize {
+        let alone = if self.resets.is_empty() { self.peers.only_one_waiting() } else { None };
+        if alone.is_some_and(|peer| peer.socket.flows()) { RUN } else { 1 }
+    }
+
+    /// Fills the first of `chains`, or more of them, with packets for the guest: each has room for a header and more.
+    /// Appends the length of each packet to `lengths`: nothing, if there is nothing to send.
+    pub(super) fn send(&mut self, memory: &GuestMemoryMmap, chains: &[Chain], lengths: &mut Vec<u32>) {
+        let packet = loop {
+            if let Some((key, kind)) = self.resets.pop_front() {
+                break Header { kind, op: op::RST, ..self.address(key) };
+            }
+            let Some(token) = self.peers.next_turn() else {
+                return;
             };
+            if let Some(packet) = self.packet_of(token, memory, chains) {
+                break packet;
+            }
+        };
+        // What was read into several buffers is as many packets.
+        let mut rest = packet.len;
+        for chain in chains {
+            // At most 64 KiB.
+            let len = rest.min(payload_room(chain) as u32);
+            rest -= len;
             // The room is there, and memory does not go away.
-            let _ = chain.write_at(memory, 0, &header.to_bytes());
-            return Some(header.len + Header::SIZE as u32);
+            let _ = chain.write_at(memory, 0, &Header { len, ..packet }.to_bytes());
+            lengths.push(len + Header::SIZE as u32);
+            if rest == 0 {
+                break;
+            }
         }
     }
 
@@ -259,8 +277,8 @@ impl Exchange {
         true
     }
 
-    /// The next packet of one connection; its payload, if it has any, is in `chain` already.
-    fn packet_of(&mut self, token: u32, memory: &GuestMemoryMmap, chain: &Chain) -> Option<Header> {
+    /// The next packet of one connection; its payload, if it has any, is in `chains` already.
+    fn packet_of(&mut self, token: u32, memory: &GuestMemoryMmap, chains: &[Chain]) -> Option<Header> {
         let key = self.peers.key(token)?;
         let mut packet = None;
         while packet.is_none() {
@@ -272,12 +290,11 @@ impl Exchange {
                 None => break,
                 Some(Next::Control(op, flags)) => packet = Some(connection.send(op, flags, 0)),
                 Some(Next::Payload(credit)) => {
-                    let limit = credit.min(MAX_PAYLOAD) as usize;
-                    match peer.socket.receive(memory, chain, Header::SIZE, limit, &mut self.transfer) {
+                    match peer.socket.receive(memory, chains, credit as usize, &mut self.transfer) {
                         Ok(None) => {}
                         Ok(Some(0)) if peer.socket.is_gone() => connection.shut_host(shutdown::BOTH),
                         Ok(Some(0)) => connection.shut_host(shutdown::SEND),
-                        // At most MAX_PAYLOAD.
+                        // At most `credit`.
                         Ok(Some(got)) => packet = Some(connection.send(op::RW, 0, got as u32)),
                         Err(_) => {
                             self.reset(token);
@@ -311,7 +328,7 @@ impl Exchange {
         let Some(peer) = self.peers.get_mut(token) else {
             return;
         };
-        let mut waits = false;
+        let mut next = None;
         if let Stage::Open(connection) = &mut peer.stage {
             if peer.socket.is_gone() {
                 connection.shut_host(shutdown::BOTH);
@@ -319,15 +336,16 @@ impl Exchange {
             if connection.host_finished() && peer.deadline.is_none() {
                 peer.deadline = Some(Instant::now() + CLOSING_PATIENCE);
             }
-            waits = connection.next(peer.socket.readable()).is_some();
+            next = connection.next(peer.socket.readable());
         }
         let deadline = peer.deadline;
         if peer.socket.watch(&mut *self.reactor, token).is_err() {
             self.reset(token);
             return;
         }
-        if waits {
-            self.peers.queue(token);
+        if let Some(next) = next {
+            // Others' data does not delay what a connection needs to begin, to go on or to end.
+            self.peers.queue(token, matches!(next, Next::Control(..)));
         }
         if let Some(deadline) = deadline {
             self.arm(deadline);

@@ -17,8 +17,9 @@ use rustix::net::{
 use vm_memory::GuestMemoryMmap;
 
 use super::VsockError;
+use super::packet::Header;
 use crate::virtio::io::Vectors;
-use crate::virtio::{Chain, Interest, Reactor, Segment, cut};
+use crate::virtio::{Chain, Interest, Reactor, Segment, cut, length};
 
 /// The longest path of a Unix socket in bytes, without its final zero.
 const MAX_PATH: usize = 107;
@@ -27,6 +28,9 @@ const MAX_SUFFIX: usize = "_4294967295".len();
 
 /// Host programs that may wait to be accepted; the kernel has a limit of its own.
 const BACKLOG: i32 = 1024;
+
+/// Largest payload of one packet to the guest.
+const MAX_PAYLOAD: usize = 64 << 10;
 
 /// The socket that host programs connect to. Dropping it removes its file.
 #[derive(Debug)]
@@ -108,6 +112,8 @@ pub(super) struct Socket {
     outbox: VecDeque<u8>,
     watched: Option<Interest>,
     reading: Reading,
+    /// There was more to read than there was room for.
+    flows: bool,
     /// The guest sends no more: shut the socket when the outbox is empty.
     ends: bool,
 }
@@ -128,7 +134,14 @@ enum Reading {
 
 impl Socket {
     fn new(fd: OwnedFd) -> Self {
-        Self { fd, outbox: VecDeque::new(), watched: None, reading: Reading::Waits, ends: false }
+        Self {
+            fd,
+            outbox: VecDeque::new(),
+            watched: None,
+            reading: Reading::Waits,
+            flows: false,
+            ends: false,
+        }
     }
 
     /// One that is to be [`connect`](Self::connect)ed.
@@ -167,18 +180,28 @@ impl Socket {
         self.reading == Reading::HungUp
     }
 
-    /// Reads into the guest's memory: at most `limit` bytes, from `offset` into the writable part of `chain` on.
-    /// `None` if there is nothing to read; 0 is the end.
+    /// Whether there was so much to read the last time that more room would have helped.
+    pub(super) fn flows(&self) -> bool {
+        self.flows
+    }
+
+    /// Reads at most `limit` bytes into the guest's memory: into the payload of `chains`, one after the other. `None`
+    /// if there is nothing to read; 0 is the end.
     pub(super) fn receive(
         &mut self,
         memory: &GuestMemoryMmap,
-        chain: &Chain,
-        offset: usize,
+        chains: &[Chain],
         limit: usize,
         transfer: &mut Transfer,
     ) -> io::Result<Option<usize>> {
-        let wanted = transfer.select(chain.writable(), offset, limit);
+        transfer.segments.clear();
+        let mut wanted = 0;
+        for chain in chains {
+            let room = payload_room(chain).min(limit - wanted);
+            wanted += cut(chain.writable(), Header::SIZE, room, &mut transfer.segments);
+        }
         let got = transfer.vectors.read(memory, &transfer.segments, self.fd.as_fd());
+        self.flows = got.as_ref().is_ok_and(|&got| got == wanted);
         match got {
             Ok(0) => self.reading = if self.hung_up() { Reading::HungUp } else { Reading::Ended },
             // There may be more, but that will be announced.
@@ -193,17 +216,16 @@ impl Socket {
         got.map(Some)
     }
 
-    /// Sends `len` bytes, from `offset` into the readable part of `chain` on. Returns how many the host program has
-    /// taken; the others wait.
+    /// Sends `len` bytes of the payload in `chain`. Returns how many the host program has taken; the others wait.
     pub(super) fn send(
         &mut self,
         memory: &GuestMemoryMmap,
         chain: &Chain,
-        offset: usize,
         len: usize,
         transfer: &mut Transfer,
     ) -> io::Result<usize> {
-        transfer.select(chain.readable(), offset, len);
+        transfer.segments.clear();
+        cut(chain.readable(), Header::SIZE, len, &mut transfer.segments);
         let taken = if self.has_outbox() || len == 0 {
             0
         } else {
@@ -215,7 +237,7 @@ impl Socket {
         };
         if taken < len {
             let mut rest = vec![0; len - taken];
-            if chain.read_at(memory, offset + taken, &mut rest) {
+            if chain.read_at(memory, Header::SIZE + taken, &mut rest) {
                 self.outbox.extend(rest);
             }
         }
@@ -317,9 +339,7 @@ pub(super) struct Transfer {
     segments: Vec<Segment>,
 }
 
-impl Transfer {
-    fn select(&mut self, segments: &[Segment], offset: usize, limit: usize) -> usize {
-        self.segments.clear();
-        cut(segments, offset, limit, &mut self.segments)
-    }
+/// How many bytes of payload fit into `chain` behind the header.
+pub(super) fn payload_room(chain: &Chain) -> usize {
+    length(chain.writable()).saturating_sub(Header::SIZE).min(MAX_PAYLOAD)
 }

@@ -21,11 +21,10 @@ use thiserror::Error;
 
 use super::{
     Activation, Chain, ConfigSpace, DeviceError, DeviceKind, Identity, Link, Progress, Queue, QueueError,
-    TIMER, VirtioDevice, length,
+    TIMER, VirtioDevice,
 };
 use exchange::Exchange;
-use host::Listener;
-use packet::Header;
+use host::{Listener, payload_room};
 
 mod connection;
 mod exchange;
@@ -121,6 +120,9 @@ struct Active {
     link: Link,
     exchange: Exchange,
     chain: Chain,
+    /// Buffers that are being filled together.
+    run: Vec<Chain>,
+    lengths: Vec<u32>,
     /// Packets of the guest's wait until it has taken some answers.
     held: bool,
 }
@@ -193,7 +195,15 @@ impl VirtioDevice for Vsock {
         for queue in &mut queues {
             queue.disable_notification();
         }
-        self.active = Some(Active { queues, link, exchange, chain: Chain::new(), held: false });
+        self.active = Some(Active {
+            queues,
+            link,
+            exchange,
+            chain: Chain::new(),
+            run: vec![Chain::new(); exchange::RUN],
+            lengths: Vec::new(),
+            held: false,
+        });
         self.act(Active::serve_guest);
         Ok(())
     }
@@ -275,29 +285,29 @@ impl Active {
         let Some(queue) = self.queues.get_mut(spec::RX) else {
             return Ok(());
         };
-        for turn in 0.. {
-            if !self.exchange.has_packets() {
-                break;
-            }
-            if turn == BATCH {
+        let mut sent = 0;
+        while self.exchange.has_packets() {
+            if sent >= BATCH {
                 self.link.look_again(spec::RX);
                 break;
             }
-            if !queue.pop(&mut self.chain)? {
+            let taken = take_buffers(queue, &mut self.run, self.exchange.appetite(), &self.link)?;
+            sent += taken.max(1);
+            if taken == 0 {
                 if queue.enable_notification() {
                     continue;
                 }
                 break;
             }
             queue.disable_notification();
-            if length(self.chain.writable()) <= Header::SIZE {
-                self.link.fault();
-                queue.add_used(self.chain.head(), 0);
-            } else if let Some(written) = self.exchange.send(queue.memory(), &self.chain) {
-                queue.add_used(self.chain.head(), written);
-            } else {
+            let run = self.run.get(..taken).unwrap_or_default();
+            self.lengths.clear();
+            self.exchange.send(queue.memory(), run, &mut self.lengths);
+            for (chain, &length) in run.iter().zip(&self.lengths) {
+                queue.add_used(chain.head(), length);
+            }
+            for _ in self.lengths.len()..taken {
                 queue.undo_pop();
-                break;
             }
         }
         if self.held && !self.exchange.congested() {
@@ -312,7 +322,13 @@ impl Active {
         let Some(queue) = self.queues.get_mut(spec::EVENT) else {
             return Ok(false);
         };
-        while queue.pop(&mut self.chain)? || queue.enable_notification() && queue.pop(&mut self.chain)? {
+        for _ in 0..BATCH {
+            if !queue.pop(&mut self.chain)? {
+                if queue.enable_notification() {
+                    continue;
+                }
+                break;
+            }
             let event = spec::EVENT_TRANSPORT_RESET.to_le_bytes();
             let sent = self.chain.write_at(queue.memory(), 0, &event);
             queue.add_used(self.chain.head(), if sent { event.len() as u32 } else { 0 });
@@ -324,4 +340,31 @@ impl Active {
         }
         Ok(false)
     }
+}
+
+/// Takes up to `wanted` buffers for packets out of `queue` into `run`. One without room goes back at once, and ends it.
+fn take_buffers(
+    queue: &mut Queue,
+    run: &mut [Chain],
+    wanted: usize,
+    link: &Link,
+) -> Result<usize, QueueError> {
+    let mut taken = 0;
+    while let Some(chain) = run.get_mut(taken).filter(|_| taken < wanted)
+        && queue.pop(chain)?
+    {
+        if payload_room(chain) > 0 {
+            taken += 1;
+            continue;
+        }
+        if taken == 0 {
+            link.fault();
+            queue.add_used(chain.head(), 0);
+        } else {
+            // Others may be put back, and that is done in order.
+            queue.undo_pop();
+        }
+        break;
+    }
+    Ok(taken)
 }

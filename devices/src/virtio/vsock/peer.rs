@@ -47,7 +47,7 @@ impl Peer {
             connection.forward(len);
             return;
         }
-        match self.socket.send(memory, chain, Header::SIZE, len, transfer) {
+        match self.socket.send(memory, chain, len, transfer) {
             Ok(taken) => connection.forward(taken),
             Err(_) => self.host_receives_no_more(),
         }
@@ -69,6 +69,7 @@ impl Peer {
         }
     }
 
+    /// The host program takes nothing any more.
     pub(super) fn host_receives_no_more(&mut self) {
         self.socket.discard();
         if let Stage::Open(connection) = &mut self.stage {

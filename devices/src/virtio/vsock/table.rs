@@ -17,8 +17,9 @@ pub(super) struct Table<T> {
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
     keys: HashMap<Key, u32>,
-    /// Each token once at most, and none that is gone.
-    turns: VecDeque<u32>,
+    /// Each token once at most in both together, and none that is gone.
+    urgent: VecDeque<u32>,
+    ordinary: VecDeque<u32>,
 }
 
 #[derive(Debug)]
@@ -31,13 +32,26 @@ struct Slot<T> {
 struct Entry<T> {
     value: T,
     key: Option<Key>,
-    /// It is in `turns`.
-    waits: bool,
+    line: Line,
+}
+
+/// Where an entry waits for its turn.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Line {
+    None,
+    Ordinary,
+    Urgent,
 }
 
 impl<T> Table<T> {
     pub(super) fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), keys: HashMap::new(), turns: VecDeque::new() }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            keys: HashMap::new(),
+            urgent: VecDeque::new(),
+            ordinary: VecDeque::new(),
+        }
     }
 
     /// The new entry's token; gives `value` back if the table is full.
@@ -54,7 +68,7 @@ impl<T> Table<T> {
         let Some(slot) = self.slots.get_mut(index as usize) else {
             return Err(value);
         };
-        slot.entry = Some(Entry { value, key: None, waits: false });
+        slot.entry = Some(Entry { value, key: None, line: Line::None });
         Ok(index | slot.generation << INDEX_BITS)
     }
 
@@ -69,8 +83,8 @@ impl<T> Table<T> {
         let entry = slot.entry.take()?;
         slot.generation = (slot.generation + 1) % GENERATIONS;
         self.free.push(index(token) as u32);
-        if entry.waits {
-            self.turns.retain(|&other| other != token);
+        if entry.line != Line::None {
+            self.leave_line(token);
         }
         Some(entry.value)
     }
@@ -104,27 +118,55 @@ impl<T> Table<T> {
         slot.entry.as_ref()?.key
     }
 
-    /// Puts the entry at the end of the line, if it is not in it.
-    pub(super) fn queue(&mut self, token: u32) {
-        if let Some(entry) = self.entry(token)
-            && !std::mem::replace(&mut entry.waits, true)
-        {
-            self.turns.push_back(token);
+    /// Puts the entry at the end of the line if it is in none; or of the urgent line, which has its turns before the
+    /// other.
+    pub(super) fn queue(&mut self, token: u32, urgent: bool) {
+        let Some(entry) = self.entry(token) else {
+            return;
+        };
+        match (entry.line, urgent) {
+            (Line::None, false) => {
+                entry.line = Line::Ordinary;
+                self.ordinary.push_back(token);
+            }
+            (Line::None | Line::Ordinary, true) => {
+                let moves = entry.line == Line::Ordinary;
+                entry.line = Line::Urgent;
+                if moves {
+                    self.leave_line(token);
+                }
+                self.urgent.push_back(token);
+            }
+            _ => {}
         }
     }
 
-    /// Takes the first out of the line.
+    fn leave_line(&mut self, token: u32) {
+        self.urgent.retain(|&other| other != token);
+        self.ordinary.retain(|&other| other != token);
+    }
+
+    /// Takes the first out of its line.
     pub(super) fn next_turn(&mut self) -> Option<u32> {
-        let token = self.turns.pop_front()?;
+        let token = self.urgent.pop_front().or_else(|| self.ordinary.pop_front())?;
         if let Some(entry) = self.entry(token) {
-            entry.waits = false;
+            entry.line = Line::None;
         }
         Some(token)
     }
 
-    /// Whether anybody is in the line.
+    /// The one that waits for its turn, if it is the only one.
+    pub(super) fn only_one_waiting(&mut self) -> Option<&mut T> {
+        let mut waiting = self.urgent.iter().chain(&self.ordinary);
+        match (waiting.next().copied(), waiting.next()) {
+            (Some(token), None) => self.get_mut(token),
+            _ => None,
+        }
+    }
+
+    /// Whether anybody is in a line.
     pub(super) fn anybody_waits(&self) -> bool {
-        !self.turns.is_empty()
+        !self.urgent.is_empty() || !self.ordinary.is_empty()
     }
 
     /// All entries with their tokens.

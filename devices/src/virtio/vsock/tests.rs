@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::time::Duration;
 
-use super::packet::Key;
+use super::packet::{Header, Key};
 use super::spec::{op, shutdown};
 use super::*;
 use crate::testkit::{Buffer, Descriptor, NEXT};
@@ -64,9 +64,9 @@ fn a_guest_that_does_not_answer_is_not_waited_for() {
     let stream = machine.connect();
     (&stream).write_all(b"CONNECT 7\n").unwrap();
     let request = machine.expect(op::REQUEST, 0);
-    machine.pass(Duration::from_millis(1900));
+    machine.pass(Duration::from_millis(9900));
     machine.expect_silence();
-    machine.pass(Duration::from_millis(2100));
+    machine.pass(Duration::from_millis(10_100));
     assert_eq!(machine.expect(op::RST, 0).src_port, request.src_port);
     machine.read_end(&stream);
     machine.send(packet(Key { guest_port: 7, host_port: request.src_port }, op::RESPONSE), &[]);
@@ -243,6 +243,49 @@ fn what_the_guest_sent_before_it_closed_arrives_at_a_slow_reader() {
     assert_eq!(machine.connections(), 1);
 }
 
+#[test]
+fn a_long_stream_fills_many_buffers_in_order() {
+    let mut machine = Machine::new();
+    let listener = machine.listen(52);
+    let stream = machine.open(&listener, KEY);
+    let pattern: Vec<u8> = (0..1_000_000u32).map(|at| (at * 7 + at / 253) as u8).collect();
+    let (mut sent, mut got) = (0, Vec::new());
+    while got.len() < pattern.len() {
+        sent += write_some(&stream, &pattern[sent..]);
+        machine.turn();
+        while let Some((header, payload)) = machine.receive_now() {
+            assert_eq!(header.op, op::RW);
+            got.extend(payload);
+        }
+        let read = got.len() as u32;
+        machine.send(Header { fwd_cnt: read, ..packet(KEY, op::CREDIT_UPDATE) }, &[]);
+    }
+    assert!(got == pattern);
+    drop(stream);
+    machine.expect(op::SHUTDOWN, shutdown::BOTH);
+}
+
+#[test]
+fn a_buffer_without_room_among_others_is_skipped() {
+    let mut machine = Machine::starved();
+    let listener = machine.listen(52);
+    machine.send(packet(KEY, op::REQUEST), &[]);
+    machine.feed(1);
+    machine.expect(op::RESPONSE, 0);
+    let (stream, _) = listener.accept().unwrap();
+    (&stream).write_all(&[3; 20_000]).unwrap();
+    machine.turn();
+    machine.add_small();
+    machine.add(3);
+    machine.add_small();
+    machine.feed(10);
+    let mut got = 0;
+    while got < 20_000 {
+        got += machine.receive().1.len();
+    }
+    assert_eq!(machine.guest.worker.counters().faults, 2);
+}
+
 /// Bytes that the device holds for a host program.
 fn held(machine: &mut Machine) -> u32 {
     let active = machine.device().active.as_mut().unwrap();
@@ -265,7 +308,8 @@ fn a_slow_reader_stops_the_guest_and_costs_no_more_than_was_promised() {
     }
     assert!(held(&mut machine) > connection::BUFFER / 2, "the socket's own buffer is full before");
     machine.expect_silence();
-    // "The driver MUST only transmit data packets when the peer has sufficient free buffer space."
+    // "VIRTIO_VSOCK_OP_RW data packets MUST only be transmitted when the peer has sufficient free buffer space for
+    // the payload."
     machine.send(packet(KEY, op::CREDIT_REQUEST), &[]);
     assert_eq!(machine.expect(op::CREDIT_UPDATE, 0).fwd_cnt, sent - held(&mut machine));
 

@@ -22,8 +22,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a host program may take to say what it wants.
 const GREETING_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long either side may take to accept a connection; Linux gives up after the same time.
-const OPENING_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the guest may take to accept a connection: one that is busy answers late.
+const CALL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a host program may take to; Linux as a guest gives up after the same time.
+const DIAL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often a host program that has too many others waiting is tried again.
 const DIAL_PAUSE: Duration = Duration::from_millis(20);
@@ -69,7 +72,7 @@ impl Exchange {
         self.peers.bind(token, key);
         if let Some(peer) = self.peers.get_mut(token) {
             peer.stage = Stage::Open(Connection::requested());
-            peer.deadline = Some(Instant::now() + OPENING_PATIENCE);
+            peer.deadline = Some(Instant::now() + CALL_PATIENCE);
         }
         self.settle(token);
     }
@@ -78,7 +81,7 @@ impl Exchange {
     pub(super) fn dial(&mut self, key: Key, request: Header) {
         let now = Instant::now();
         let socket = if self.peers.has_room() { Socket::unconnected().ok() } else { None };
-        let stage = Stage::Dialing { request, until: now + OPENING_PATIENCE };
+        let stage = Stage::Dialing { request, until: now + DIAL_PATIENCE };
         let peer = socket.map(|socket| Peer { socket, stage, deadline: None });
         if let Some(Ok(token)) = peer.map(|peer| self.peers.insert(peer)) {
             self.peers.bind(token, key);

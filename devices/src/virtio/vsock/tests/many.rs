@@ -195,7 +195,13 @@ fn data_is_delivered_in_turn() {
         assert_eq!(write_some(stream, &[1; 40_960]), 40_960);
     }
     machine.turn();
-    machine.feed(50);
+    machine.send(packet(Key { guest_port: 99, host_port: 80 }, op::REQUEST), &[]);
+    machine.feed(51);
+    assert_eq!(
+        machine.expect(op::RESPONSE, 0).dst_port,
+        99,
+        "a new connection does not wait for others' data"
+    );
     let mut counts = [0; 10];
     for _ in 0..50 {
         counts[machine.receive().0.dst_port as usize] += 1;

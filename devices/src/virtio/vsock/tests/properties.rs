@@ -173,8 +173,8 @@ proptest! {
         let mut chain = queue.iter(&memory).unwrap().next().unwrap();
         let packet = VsockPacket::from_tx_virtq_chain(&memory, &mut chain, 100).unwrap();
         let read = Header {
-            src_cid: packet.src_cid(), dst_cid: packet.dst_cid(), src_port: packet.src_port(), dst_port: packet.dst_port(),
-            len: packet.len(), kind: packet.type_(), op: packet.op(), flags: packet.flags(),
+            src_cid: packet.src_cid(), dst_cid: packet.dst_cid(),
+            src_port: packet.src_port(), dst_port: packet.dst_port(), len: packet.len(), kind: packet.type_(), op: packet.op(), flags: packet.flags(),
             buf_alloc: packet.buf_alloc(), fwd_cnt: packet.fwd_cnt(),
         };
         prop_assert_eq!(read, header);
@@ -268,10 +268,11 @@ proptest! {
     }
 
     #[test]
-    fn a_table_gives_back_what_was_put_in_and_nothing_that_is_gone(steps in vec((0u8..4, 0usize..8), 1..200)) {
+    fn a_table_gives_back_what_was_put_in_and_nothing_that_is_gone(steps in vec((0u8..5, 0usize..8), 1..200)) {
         let mut table = Table::new();
         let mut live: Vec<(u32, usize)> = Vec::new();
         let mut gone: Vec<u32> = Vec::new();
+        let (mut urgent_line, mut ordinary) = (Vec::new(), Vec::new());
         for (number, (step, who)) in steps.into_iter().enumerate() {
             match (step, live.get(who).copied()) {
                 (0, _) => {
@@ -282,16 +283,28 @@ proptest! {
                 (1, Some((token, value))) => {
                     prop_assert_eq!(table.remove(token), Some(value));
                     live.swap_remove(who);
+                    urgent_line.retain(|&other| other != token);
+                    ordinary.retain(|&other| other != token);
                     gone.push(token);
                 }
-                (2, Some((token, _))) => table.queue(token),
-                (3, _) => {
-                    if let Some(token) = table.next_turn() {
-                        prop_assert!(live.iter().any(|&(live, _)| live == token));
+                (2 | 3, Some((token, _))) => {
+                    let urgent = step == 3;
+                    let moves = urgent && ordinary.contains(&token);
+                    ordinary.retain(|&other| !moves || other != token);
+                    if !urgent_line.contains(&token) && !ordinary.contains(&token) {
+                        (if urgent { &mut urgent_line } else { &mut ordinary }).push(token);
                     }
+                    table.queue(token, urgent);
+                }
+                (4, _) => {
+                    let line = if urgent_line.is_empty() { &mut ordinary } else { &mut urgent_line };
+                    let first = (!line.is_empty()).then(|| line.remove(0));
+                    prop_assert_eq!(table.next_turn(), first);
                 }
                 _ => {}
             }
+            prop_assert_eq!(table.anybody_waits(), !urgent_line.is_empty() || !ordinary.is_empty());
+            prop_assert_eq!(table.only_one_waiting().is_some(), urgent_line.len() + ordinary.len() == 1);
             for &(token, value) in &live {
                 prop_assert_eq!(table.get_mut(token).copied(), Some(value));
                 let key = Key { guest_port: value as u32, host_port: 0 };
