@@ -91,9 +91,6 @@ impl Active {
         loop {
             let pause = self.take(index, begun, host).unwrap_or(Pause::Fault);
             let all_taken = self.settle(host);
-            if let Pause::LimitedUntil(deadline) = pause {
-                self.reactor.set_timer(Some(deadline));
-            }
             match pause {
                 Pause::Fault => {
                     self.link.fail();
@@ -105,8 +102,13 @@ impl Active {
                 }
                 Pause::Empty if !self.more(index) => break,
                 Pause::Full if !self.free.is_empty() => {}
-                Pause::Full | Pause::LimitedUntil(_) => {
+                Pause::Full => {
                     self.waiting |= 1 << index;
+                    break;
+                }
+                Pause::LimitedUntil(deadline) => {
+                    self.waiting |= 1 << index;
+                    self.reactor.set_timer(Some(deadline));
                     break;
                 }
                 Pause::Empty | Pause::Batch => {}
