@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+#[path = "../fuzz/balloon.rs"]
+mod balloon;
 #[path = "../fuzz/block.rs"]
 mod block;
 #[path = "../fuzz/driver.rs"]
@@ -31,6 +33,11 @@ fn replay(target: &str, check: fn(&[u8])) {
 #[test]
 fn transport_corpus() {
     replay("transport", transport::check);
+}
+
+#[test]
+fn balloon_corpus() {
+    replay("balloon", balloon::check);
 }
 
 #[test]

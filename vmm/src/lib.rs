@@ -14,6 +14,7 @@ pub mod cli;
 pub mod config;
 pub mod console;
 mod crash;
+mod descriptors;
 pub mod device_host;
 pub mod event_loop;
 pub mod host;

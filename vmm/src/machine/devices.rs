@@ -10,7 +10,7 @@ use ::devices::virtio::vsock::{Vsock, VsockError, VsockOptions};
 
 use super::Window;
 use crate::config::{Cache, Disk, Nic, PageBacking, Tap, VmConfig};
-use crate::inherited;
+use crate::{descriptors, inherited};
 
 /// A device and its place.
 pub(super) type Placed = (Window, Box<dyn VirtioDevice>);
@@ -52,6 +52,7 @@ pub(super) fn open(config: &VmConfig) -> Result<Vec<Placed>, OpenError> {
         devices.push(Box::new(open_nic(nic)?));
     }
     if let Some(vsock) = &config.vsock {
+        descriptors::take_all();
         let options = VsockOptions { cid: vsock.cid.into(), uds: vsock.uds.clone() };
         devices.push(Box::new(Vsock::new(options)?));
     }
