@@ -24,6 +24,9 @@ fn main() -> ExitCode {
 
 fn bench() -> Result<(), Box<dyn Error>> {
     let options = Options::from_environment(1)?;
-    let Subjects { present, absent } = subjects::gather(&options)?;
-    run(&present, &absent, &options, &Warden::start()?)
+    let mut subjects = subjects::gather(&options)?;
+    let warden = Warden::start()?;
+    subjects::add_idle_devices(&mut subjects, &options, options.machines, warden.directory())?;
+    let Subjects { present, absent } = subjects;
+    run(&present, &absent, &options, &warden)
 }

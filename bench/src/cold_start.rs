@@ -3,7 +3,6 @@
 //! Subjects run interleaved: every round starts each of them once, in an order of its own, so that whatever else the machine
 //! does hits all alike. Ratios are computed from such a run only.
 
-use std::process::Command;
 use std::time::Duration;
 use std::{error, io};
 
@@ -29,10 +28,12 @@ const METRICS: [&str; 2] = [FIRST_BYTE, READY];
 /// What is promised of mote's median time to READY: at most so many times this subject's.
 const PROMISES: [(&str, f64); 3] = [("floor", 1.20), ("firecracker", 0.42), ("cloud-hypervisor", 0.60)];
 
+/// What is promised of five devices that the guest does not use: they add at most so much.
+const DEVICES_MS: f64 = 0.8;
+
 /// A subject that can be started again and again.
 pub struct Starter {
     subject: Box<dyn Subject>,
-    command: Command,
     job: Job,
 }
 
@@ -43,7 +44,7 @@ impl Starter {
     /// When files cannot be written.
     pub fn new(subject: Box<dyn Subject>, warden: &Warden) -> io::Result<Self> {
         let job = Job::new(Mode::Ready, warden.directory())?;
-        Ok(Self { command: subjects::command(&*subject, &job)?, subject, job })
+        Ok(Self { subject, job })
     }
 
     /// The subject's name.
@@ -57,7 +58,8 @@ impl Starter {
     /// # Errors
     /// When it does not become ready.
     pub fn time(&mut self, warden: &Warden) -> Result<Times, Failure> {
-        warden.spawn(&mut self.command, &self.job.file("stderr"))?.wait_until_ready(LIMIT)
+        let mut command = subjects::command(&*self.subject, &self.job).map_err(Failure::Prepare)?;
+        warden.spawn(&mut command, &self.job.file("stderr"))?.wait_until_ready(LIMIT)
     }
 }
 
@@ -116,6 +118,7 @@ pub fn run(
     for (relative_to, limit) in PROMISES {
         println!("{}", promise(&comparisons, relative_to, limit));
     }
+    println!("{}", promise_of_devices(&named));
     keep(&run, starters, &series, &comparisons)?;
     Ok(())
 }
@@ -195,6 +198,20 @@ fn promise(comparisons: &[Comparison<'_>], relative_to: &str, limit: f64) -> Str
     format!("promise: p50 to READY, mote / {relative_to} <= {limit:.2}: {outcome}")
 }
 
+/// Whether devices that the guest does not use add no more than they may.
+fn promise_of_devices(named: &[(&str, &Series)]) -> String {
+    let p50 = |name| {
+        let (_, series) = named.iter().find(|(other, _)| *other == name)?;
+        Summary::of(&good(series.of(READY)).0).map(|summary| summary.p50)
+    };
+    let outcome = match p50("mote-devices").zip(p50("mote")) {
+        Some((with, without)) if with - without <= DEVICES_MS => format!("kept: {:.3} ms", with - without),
+        Some((with, without)) => format!("NOT KEPT: {:.3} ms", with - without),
+        None => "UNMET: not both were measured".to_owned(),
+    };
+    format!("promise: p50 to READY, five devices add <= {DEVICES_MS} ms: {outcome}")
+}
+
 fn words(Ratio { ratio, low, high }: Ratio) -> String {
     format!("{ratio:.3} ({low:.3}..{high:.3})")
 }
@@ -262,6 +279,13 @@ peer     3       0  6.000  6.000  6.000  6.000  3.000 (3.000..3.000)  0.500 (0.5
     fn promises_are_kept_broken_or_unmet() {
         let (floor, mote) = (series(&[Some(2.0)]), series(&[Some(3.0)]));
         let comparisons = compare(&[("floor", &floor), ("mote", &mote)], &mut Rng::with_seed(1));
+        let with_devices = series(&[Some(3.5)]);
+        let devices = |name| promise_of_devices(&[("mote", &mote), (name, &with_devices)]);
+        assert_eq!(
+            devices("mote-devices"),
+            "promise: p50 to READY, five devices add <= 0.8 ms: kept: 0.500 ms"
+        );
+        assert!(devices("another").ends_with("UNMET: not both were measured"));
         let outcome = |relative_to, limit| promise(&comparisons, relative_to, limit);
         let kept = "promise: p50 to READY, mote / floor <= 1.50: kept: 1.500 (1.500..1.500)";
         assert_eq!(outcome("floor", 1.5), kept);

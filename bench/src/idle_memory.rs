@@ -26,6 +26,9 @@ const FEW: usize = 10;
 const PROMISES: [(&str, f64); 4] =
     [("private_memory", 140.0), ("threads", 2.0), ("descriptors", 16.0), ("binary_size", 4096.0)];
 
+/// What is promised of five devices that the guest does not use: they add at most so much.
+const DEVICES_KIB: f64 = 80.0;
+
 /// All that is known of one subject.
 struct Findings {
     name: &'static str,
@@ -82,9 +85,9 @@ fn measure(
     warden: &Warden,
 ) -> Result<Findings, Box<dyn error::Error>> {
     let job = Job::new(Mode::Idle, warden.directory())?;
-    let mut command = subjects::command(subject, &job)?;
     let mut live = Vec::with_capacity(machines);
     for _ in 0..machines {
+        let mut command = subjects::command(subject, &job)?;
         let mut machine = warden.spawn(&mut command, &job.file("stderr"))?;
         machine.wait_until_ready(LIMIT)?;
         live.push(machine);
@@ -157,6 +160,21 @@ fn promises(all: &[Findings]) -> Vec<String> {
             Some(format!("promise: p50 of mote's {name} <= {limit}{unit}: {outcome}: {:.0}", summary.p50))
         })
         .collect();
+    let memory = |findings: &Findings| {
+        findings
+            .metrics
+            .iter()
+            .find(|metric| metric.name == "private_memory")
+            .map(|metric| metric.summary.p50)
+    };
+    let with_devices = all.iter().find(|findings| findings.name == "mote-devices");
+    if let Some((with, without)) = with_devices.and_then(memory).zip(memory(mote)) {
+        let added = with - without;
+        let outcome = kept(added <= DEVICES_KIB);
+        lines.push(format!(
+            "promise: five devices add <= {DEVICES_KIB} KiB to p50 of private_memory: {outcome}: {added:.0}"
+        ));
+    }
     lines.push(format!("promise: mote's binary is static: {}", kept(mote.is_static)));
     lines
 }

@@ -36,3 +36,4 @@ pub mod report;
 pub mod results;
 pub mod statistics;
 pub mod subjects;
+mod tap;

@@ -55,7 +55,7 @@ impl Options {
             Some(name) => Err(OptionError {
                 variable: "MOTE_BENCH_SUBJECTS",
                 value: name.clone(),
-                expected: "a list of floor, mote, firecracker, cloud-hypervisor, qemu-microvm",
+                expected: "a list of floor, mote, mote-devices, firecracker, cloud-hypervisor, qemu-microvm",
             }),
             None => Ok(options),
         }

@@ -20,6 +20,9 @@ const OUTPUT_LIMIT: usize = 1 << 16;
 /// Why a machine did not become ready.
 #[derive(Debug, Error)]
 pub enum Failure {
+    /// What it reads could not be written.
+    #[error("its files could not be written")]
+    Prepare(#[source] io::Error),
     /// The program was not started.
     #[error("{program} was not started")]
     Spawn {

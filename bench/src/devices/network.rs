@@ -1,6 +1,6 @@
 //! A network of this process's own: a namespace, a TAP in it, and somebody at the TAP's other end who answers.
 
-#![expect(unsafe_code, reason = "namespaces, TAPs and packet sockets have no safe interface")]
+#![expect(unsafe_code, reason = "packet sockets have no safe interface")]
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,14 +10,12 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::host::repeat;
 use super::tasks::Figures;
+use crate::tap::{self, HEADER_SIZE, check};
 
 const NAME: &str = "mote-bench";
-/// The guest's header for each frame (virtio 1.2, 5.1.6), which this TAP has too.
-const HEADER_SIZE: usize = 12;
 /// As the guest's frames are, by `program/src/modes/frames.rs`: EtherTypes for local experiments.
 const ETHERTYPE_REQUEST: u16 = 0x88b5;
 const ETHERTYPE_DATA: u16 = 0x88b6;
@@ -40,13 +38,8 @@ pub(super) struct Tap(File);
 impl Network {
     /// Moves this thread, and all that it starts from now on, to a new namespace with a TAP, and answers requests there.
     pub(super) fn start() -> io::Result<Self> {
-        // SAFETY: no descriptor table and no memory is taken from other threads: only the network changes.
-        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(|error| {
-            io::Error::other(format!("a network namespace needs CAP_SYS_ADMIN; run as root ({error})"))
-        })?;
-        let tap = Tap::open()?;
-        // SAFETY: the request takes a number and changes no memory.
-        check(unsafe { libc::ioctl(tap.0.as_raw_fd(), libc::TUNSETPERSIST, 1) })?;
+        tap::enter_namespace()?;
+        tap::keep(&tap::attach(NAME)?)?;
         let socket = packet_socket()?;
         bring_up(&socket)?;
         thread::Builder::new().name("echo".into()).spawn(move || answer(File::from(socket)))?;
@@ -61,7 +54,7 @@ impl Network {
     /// Attaches to the TAP, to which nobody else may be attached, and waits until it passes frames: that its carrier is
     /// back has to get around in the kernel.
     pub(super) fn attach(&self) -> io::Result<Tap> {
-        let mut tap = Tap::open()?;
+        let mut tap = Tap(tap::attach(NAME)?);
         for _ in 0..ATTEMPTS {
             match tap.request(u64::MAX) {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
@@ -73,19 +66,6 @@ impl Network {
 }
 
 impl Tap {
-    /// Attaches to the TAP; makes it if it is not there.
-    fn open() -> io::Result<Self> {
-        let file = File::options().read(true).write(true).open("/dev/net/tun")?;
-        let mut request = named_request();
-        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
-        // SAFETY: the request is an ifreq, for as long as the call takes.
-        check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw mut request) })?;
-        let size = HEADER_SIZE as libc::c_int;
-        // SAFETY: the request reads one int.
-        check(unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const size) })?;
-        Ok(Self(file))
-    }
-
     /// Requests, each when the one before is answered.
     pub(super) fn requests(mut self, time: Duration) -> io::Result<Figures> {
         repeat(time, REQUEST_SIZE as u64, |number| self.request(number))
@@ -189,22 +169,9 @@ fn packet_socket() -> io::Result<OwnedFd> {
 
 /// Brings the TAP up, by any socket of its namespace.
 fn bring_up(socket: &OwnedFd) -> io::Result<()> {
-    let mut request = named_request();
+    let mut request = tap::request(NAME);
     request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
     // SAFETY: the request is an ifreq, for as long as the call takes.
     check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })?;
     Ok(())
-}
-
-fn named_request() -> libc::ifreq {
-    let mut name = [0; libc::IFNAMSIZ];
-    for (place, byte) in name.iter_mut().zip(NAME.bytes()) {
-        *place = byte as libc::c_char;
-    }
-    libc::ifreq { ifr_name: name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: 0 } }
-}
-
-/// The error behind a result below zero.
-fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

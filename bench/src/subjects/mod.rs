@@ -15,6 +15,7 @@ mod cloud_hypervisor;
 mod firecracker;
 mod floor;
 mod mote;
+mod mote_devices;
 mod qemu;
 #[cfg(test)]
 mod tests;
@@ -192,7 +193,10 @@ const PEERS: [Peer; 3] = [
 /// The names of all subjects.
 #[must_use]
 pub fn names() -> Vec<&'static str> {
-    [floor::NAME, mote::NAME].into_iter().chain(PEERS.iter().map(|peer| peer.name)).collect()
+    [floor::NAME, mote::NAME, mote_devices::NAME]
+        .into_iter()
+        .chain(PEERS.iter().map(|peer| peer.name))
+        .collect()
 }
 
 /// Builds floor and mote and looks for the peers, as far as they are wanted.
@@ -215,6 +219,28 @@ pub fn gather(options: &Options) -> Result<Subjects, BuildError> {
         }
     }
     Ok(Subjects { present, absent })
+}
+
+/// Adds mote with devices that its guest does not use, if it is wanted: `machines` of them may live at once. What they need is made in `directory`, and in a
+/// network namespace of this thread's.
+///
+/// # Errors
+/// When mote does not build.
+pub fn add_idle_devices(
+    subjects: &mut Subjects,
+    options: &Options,
+    machines: usize,
+    directory: &Path,
+) -> Result<(), BuildError> {
+    let name = mote_devices::NAME;
+    if options.wants(name) {
+        let executable = binaries::build("vmm", "mote")?;
+        match mote_devices::MoteDevices::prepare(executable, machines, directory) {
+            Ok(subject) => subjects.present.push(Box::new(subject)),
+            Err(error) => subjects.absent.push(Absent { name, reason: error.to_string() }),
+        }
+    }
+    Ok(())
 }
 
 impl Peer {
