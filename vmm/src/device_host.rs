@@ -1,11 +1,12 @@
 //! The devices that one thread serves, as part of its event loop.
 
+use std::any::Any;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use devices::virtio::{DeviceCounters, DeviceError, Reactor, Served, TIMER};
+use devices::virtio::{DeviceCounters, DeviceError, Reactor, Served, TIMER, VirtioDevice};
 
 use crate::event_loop::{EventLoop, Interest};
 use crate::machine::Attached;
@@ -108,9 +109,15 @@ impl DeviceHost {
         }
     }
 
-    /// The device at `index` of its machine, for changes while it works.
-    pub fn device(&mut self, index: usize) -> Option<&mut Attached> {
-        self.hosted.iter_mut().map(|hosted| &mut hosted.device).find(|device| device.window.index() == index)
+    /// Changes device `index` of the machine while it works: another disk, other limits. `None` if it is not here, or no `D`.
+    pub fn with_device<D: VirtioDevice, R>(
+        &mut self,
+        index: usize,
+        change: impl FnOnce(&mut D) -> R,
+    ) -> Option<R> {
+        let hosted = self.hosted.iter_mut().find(|hosted| hosted.device.window.index() == index)?;
+        let device: &mut dyn Any = hosted.device.worker.device();
+        device.downcast_mut::<D>().map(change)
     }
 }
 
