@@ -168,14 +168,22 @@ impl Mapping {
             // A host without transparent huge pages has small ones: slower, not wrong.
             let _ = mapping.advise(Advice::LinuxHugepage);
         }
+        if guest == 0 && backing != PageBacking::Transparent {
+            // A few pages of boot data, scattered: not worth 2 MiB where the host makes huge pages of all memory.
+            let _ = mapping.advise_first(HUGE_PAGE as usize, Advice::LinuxNoHugepage);
+        }
         // The guest's secrets have no place in a core dump of the VMM; best effort.
         let _ = mapping.advise(Advice::LinuxDontDump);
         Ok(mapping)
     }
 
     fn advise(&self, advice: Advice) -> rustix::io::Result<()> {
+        self.advise_first(self.size, advice)
+    }
+
+    fn advise_first(&self, size: usize, advice: Advice) -> rustix::io::Result<()> {
         // SAFETY: none of the advices that this file uses changes what the memory holds.
-        unsafe { rustix::mm::madvise(self.address, self.size, advice) }
+        unsafe { rustix::mm::madvise(self.address, size.min(self.size), advice) }
     }
 
     fn populate(&self) -> Result<(), MemoryError> {

@@ -12,6 +12,7 @@ use kvm_ioctls::Kvm;
 use crate::crash;
 use crate::kvm::{self, KvmError, Vcpu, Vm, VmExit};
 use crate::machine::{Buses, Order, Shared};
+use crate::memory::GuestRam;
 use crate::outcome::{Ending, Outcome};
 use crate::timeline::Phase;
 
@@ -26,12 +27,14 @@ pub struct Program {
     pub buses: Buses,
 }
 
-/// What the threads need to create their virtual CPUs, as it becomes known. `None`: it never will.
+/// What the threads need to create the VM and its virtual CPUs, as it becomes known.
 struct Nursery {
     kvm: Arc<Kvm>,
+    ram: Arc<GuestRam>,
     cpus: u8,
+    /// What CPUID can tell a guest. `None`: it will never be known.
     cpuid: OnceLock<Option<CpuId>>,
-    vm: OnceLock<Option<Arc<Vm>>>,
+    vm: OnceLock<Result<Arc<Vm>, Arc<KvmError>>>,
 }
 
 /// All vCPU threads of a machine; stopped and joined when dropped.
@@ -42,9 +45,20 @@ pub struct VcpuThreads {
 }
 
 impl VcpuThreads {
-    /// Starts the threads, before there is a VM: the first finds out what CPUID can tell a guest.
-    pub(crate) fn spawn(kvm: &Arc<Kvm>, shared: &Arc<Shared>, cpus: u8) -> io::Result<Self> {
-        let nursery = Nursery { kvm: Arc::clone(kvm), cpus, cpuid: OnceLock::new(), vm: OnceLock::new() };
+    /// Starts the threads, before there is a VM: the first creates it, around `ram`.
+    pub(crate) fn spawn(
+        kvm: &Arc<Kvm>,
+        ram: &Arc<GuestRam>,
+        shared: &Arc<Shared>,
+        cpus: u8,
+    ) -> io::Result<Self> {
+        let nursery = Nursery {
+            kvm: Arc::clone(kvm),
+            ram: Arc::clone(ram),
+            cpus,
+            cpuid: OnceLock::new(),
+            vm: OnceLock::new(),
+        };
         let mut threads = Self {
             shared: Arc::clone(shared),
             nursery: Arc::new(nursery),
@@ -63,10 +77,15 @@ impl VcpuThreads {
         Ok(threads)
     }
 
-    /// Lets each thread create its virtual CPU, and then wait for its orders.
-    pub(crate) fn create_vcpus(&self, vm: &Arc<Vm>) {
+    /// Lets each thread set its virtual CPU up, and then wait for its orders.
+    pub(crate) fn set_cpuid(&self, supported: CpuId) {
         // Set twice only by a machine that is being stopped.
-        let _ = self.nursery.vm.set(Some(Arc::clone(vm)));
+        let _ = self.nursery.cpuid.set(Some(supported));
+    }
+
+    /// The VM; waits for the first thread to create it.
+    pub(crate) fn vm(&self) -> Result<Arc<Vm>, Arc<KvmError>> {
+        self.nursery.vm.wait().clone()
     }
 
     /// How many there are.
@@ -81,8 +100,8 @@ impl VcpuThreads {
 
     /// Ends them all, and waits for that.
     pub(crate) fn stop(&mut self) {
-        // Threads that still wait for a VM wait no longer; others have theirs.
-        let _ = self.nursery.vm.set(None);
+        // Threads that still wait for what CPUID can tell wait no longer; others have it.
+        let _ = self.nursery.cpuid.set(None);
         self.shared.control.give(Order::Stop);
         self.kick();
         for handle in self.handles.drain(..) {
@@ -100,24 +119,20 @@ impl Drop for VcpuThreads {
 
 /// A vCPU thread's life. `None`: it was told to stop, or another thread says why.
 fn main(id: u8, nursery: &Nursery, shared: &Shared) -> Option<Ending> {
-    let failed = |error: &KvmError| Some(Ending::new(Outcome::Error, crate::error_line(error)));
     if id == 0 {
-        let supported = kvm::supported_cpuid(&nursery.kvm);
-        let (cpuid, error) = match supported {
-            Ok(cpuid) => (Some(cpuid), None),
-            Err(error) => (None, Some(error)),
-        };
-        // Only this thread sets it.
-        let _ = nursery.cpuid.set(cpuid);
-        if let Some(error) = error {
-            return failed(&error);
+        let vm = Vm::create(&nursery.kvm, Arc::clone(&nursery.ram));
+        if vm.is_ok() {
+            shared.timeline.mark(Phase::VmCreated);
         }
+        // Only this thread sets it.
+        let _ = nursery.vm.set(vm.map(Arc::new).map_err(Arc::new));
     }
-    let cpuid = nursery.cpuid.wait().as_ref()?;
-    let vm = nursery.vm.wait().as_ref()?;
-    let mut vcpu = match vm.create_vcpu(id, nursery.cpus, cpuid) {
-        Ok(vcpu) => vcpu,
-        Err(error) => return failed(&error),
+    // Whoever builds the machine reports that there is no VM.
+    let vm = nursery.vm.wait().as_ref().ok()?;
+    let vcpu = vm.create_vcpu(id, nursery.cpus, || nursery.cpuid.wait().as_ref());
+    let mut vcpu = match vcpu {
+        Ok(vcpu) => vcpu?,
+        Err(error) => return Some(Ending::new(Outcome::Error, crate::error_line(&error))),
     };
     if id == 0 {
         shared.timeline.mark(Phase::VcpuCreated);

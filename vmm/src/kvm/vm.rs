@@ -72,11 +72,19 @@ impl Vm {
             .map_err(ioctl("KVM_IOEVENTFD"))
     }
 
-    /// Creates virtual CPU `id` of `cpus`, with what [`supported_cpuid`](super::supported_cpuid) returned. To be called
-    /// on the thread that will run it (KVM API, section 2).
-    pub fn create_vcpu(&self, id: u8, cpus: u8, supported: &CpuId) -> Result<Vcpu, KvmError> {
+    /// Creates virtual CPU `id` of `cpus`. `supported` returns what [`supported_cpuid`](super::supported_cpuid) did, and
+    /// may wait for it; where it has nothing, there is no virtual CPU. To be called on the thread that will run it (KVM
+    /// API, section 2).
+    pub fn create_vcpu<'a>(
+        &self,
+        id: u8,
+        cpus: u8,
+        supported: impl FnOnce() -> Option<&'a CpuId>,
+    ) -> Result<Option<Vcpu>, KvmError> {
         let fd = self.fd.create_vcpu(u64::from(id)).map_err(ioctl("KVM_CREATE_VCPU"))?;
-        Vcpu::new(fd, self.fd.run_size(), supported, cpuid::Position { id, cpus })
+        supported()
+            .map(|supported| Vcpu::new(fd, self.fd.run_size(), supported, cpuid::Position { id, cpus }))
+            .transpose()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::config::VmConfig;
 use crate::console::ConsoleOutput;
 use crate::event_loop::Waker;
 use crate::kernel::{KernelError, KernelImage, load_initrd};
-use crate::kvm::{self, KvmError, Vm};
+use crate::kvm::{self, KvmError};
 use crate::memory::{GuestRam, MemoryError};
 use crate::timeline::Phase;
 use crate::vcpu_thread::VcpuThreads;
@@ -23,6 +23,9 @@ pub enum BuildError {
     /// KVM refused.
     #[error(transparent)]
     Kvm(#[from] KvmError),
+    /// KVM refused the VM.
+    #[error(transparent)]
+    Vm(Arc<KvmError>),
     /// There is no memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -55,8 +58,8 @@ pub enum BuildError {
 /// Builds the machine; it is [`Created`](super::Lifecycle::Created) then. `wake` rouses the event loop.
 ///
 /// The kernel file is looked at first, since a wrong file is the likeliest mistake and needs no KVM. The vCPU threads
-/// come before the VM: they ask KVM for its CPUID while this thread creates the VM, and create their CPUs while it
-/// copies the kernel. One that fails in this ends the machine: see [`Machine::ending`].
+/// create the VM and their CPUs while this thread copies the kernel. One that fails in this ends the machine: see
+/// [`Machine::ending`].
 pub fn build(
     config: &VmConfig,
     console: Arc<ConsoleOutput>,
@@ -71,15 +74,13 @@ pub fn build(
     kvm::check_vcpus(&kvm, cpus)?;
     kvm::install_kick_handler()?;
     timeline.mark(Phase::KvmOpen);
-    let threads = VcpuThreads::spawn(&kvm, &shared, cpus)?;
 
     let regions = config.memory.regions()?;
     let ram = Arc::new(GuestRam::map(&regions, config.backing, config.prefault)?);
     timeline.mark(Phase::Memory);
 
-    let vm = Arc::new(Vm::create(&kvm, Arc::clone(&ram))?);
-    timeline.mark(Phase::VmCreated);
-    threads.create_vcpus(&vm);
+    let threads = VcpuThreads::spawn(&kvm, &ram, &shared, cpus)?;
+    threads.set_cpuid(kvm::supported_cpuid(&kvm)?);
 
     let windows: Vec<Window> = virtio.iter().map(|&(window, _)| window).collect();
     let entry = load_guest(config, &mut image, &ram, &windows)?;
@@ -90,6 +91,7 @@ pub fn build(
         Some(thread) => io_wakers[thread].clone(),
         None => shared.waker().clone(),
     };
+    let vm = threads.vm().map_err(BuildError::Vm)?;
     let platform = Platform::assemble(&vm, console, virtio, waker)?;
     timeline.mark(Phase::Devices);
 
