@@ -1,6 +1,7 @@
 //! The ways an interrupt enters the machine.
 
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::{KvmError, Signal, Vm};
@@ -29,18 +30,23 @@ impl devices::Trigger for IrqLine {
     }
 }
 
-/// An input that is pulsed often: once its driver is there, by an irqfd, which takes one system call instead of two.
+/// An input that may be pulsed often: then by an irqfd, which takes one system call instead of two, and lets pulses that come
+/// close together become one.
 ///
 /// Not from the beginning: a registration takes time and memory, and many devices are never used.
 pub struct FastLine {
     line: IrqLine,
     irqfd: OnceLock<Signal>,
+    pulses: AtomicU32,
 }
+
+/// After so many pulses a line is a busy one.
+const BUSY: u32 = 64;
 
 impl FastLine {
     /// The line of global system interrupt `gsi`.
     pub fn new(vm: Arc<Vm>, gsi: u32) -> Self {
-        Self { line: IrqLine::new(vm, gsi), irqfd: OnceLock::new() }
+        Self { line: IrqLine::new(vm, gsi), irqfd: OnceLock::new(), pulses: AtomicU32::new(0) }
     }
 
     /// Registers the irqfd, if there is none yet.
@@ -57,9 +63,13 @@ impl FastLine {
 
 impl devices::Trigger for FastLine {
     fn trigger(&self) -> io::Result<()> {
-        match self.irqfd.get() {
-            Some(irqfd) => irqfd.send(),
-            None => self.line.trigger(),
+        if let Some(irqfd) = self.irqfd.get() {
+            return irqfd.send();
         }
+        if self.pulses.fetch_add(1, Ordering::Relaxed) == BUSY {
+            // Where the host refuses, the line goes on as it is.
+            let _ = self.speed_up();
+        }
+        self.line.trigger()
     }
 }

@@ -11,10 +11,10 @@ use super::devices::Placed;
 use super::window::Window;
 use crate::console::{ConsoleOutput, SerialOutput};
 use crate::event_loop::Waker;
-use crate::kvm::{IrqLine, Vm};
+use crate::kvm::{FastLine, IrqLine, Vm};
 
 /// The serial port as it is wired here.
-pub type SerialPort = Serial<IrqLine, SerialOutput>;
+pub type SerialPort = Serial<Arc<FastLine>, SerialOutput>;
 
 /// What a vCPU's accesses outside RAM reach.
 #[derive(Default)]
@@ -41,7 +41,7 @@ impl Platform {
         virtio: Vec<Placed>,
         mut waker: impl FnMut(Window) -> Waker,
     ) -> Result<Self, BusError> {
-        let com1 = IrqLine::new(Arc::clone(vm), layout::COM1_GSI);
+        let com1 = Arc::new(FastLine::new(Arc::clone(vm), layout::COM1_GSI));
         let serial = Arc::new(Mutex::new(Serial::new(com1, SerialOutput(console))));
         let mut buses = Buses::default();
         let mut port = |base: u16, count: u16, device: Arc<Mutex<dyn Device>>| {
