@@ -71,7 +71,10 @@ pub const LOW_RESERVED_START: u64 = 0x9_fc00;
 /// (ACPI 6.5, 5.2.5.1).
 pub const ACPI_START: u64 = 0xe_0000;
 /// The ACPI tables end here at the latest.
-pub const ACPI_END: u64 = RESET_VECTOR - RESET_VECTOR % PAGE_SIZE;
+pub const ACPI_END: u64 = MP_TABLE;
+/// Where a kernel without ACPI finds the machine's description, one page: in the 64 KiB that it searches (MultiProcessor
+/// Specification 1.4, section 4).
+pub const MP_TABLE: u64 = RESET_VECTOR - RESET_VECTOR % PAGE_SIZE - PAGE_SIZE;
 /// Where a PC's firmware starts after a reset, seen from real mode (FFFF:0000). A kernel that knows no other way to
 /// reset the machine jumps there; it finds a few instructions that use the reset register.
 pub const RESET_VECTOR: u64 = 0xf_fff0;

@@ -33,6 +33,7 @@ mod initrd;
 pub mod layout;
 mod linux;
 mod memory_map;
+pub mod mp_table;
 mod page_tables;
 mod pvh;
 #[cfg(test)]

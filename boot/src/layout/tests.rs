@@ -52,6 +52,7 @@ fn structures_do_not_overlap() {
         (PAGE_DIRECTORIES, PAGE_DIRECTORY_COUNT * PAGE_SIZE),
         (LOW_RESERVED_START, ACPI_START - LOW_RESERVED_START),
         (ACPI_START, ACPI_END - ACPI_START),
+        (MP_TABLE, PAGE_SIZE),
         (RESET_VECTOR, 16),
     ];
     let in_gap = [

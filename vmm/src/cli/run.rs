@@ -70,7 +70,7 @@ pub(super) struct RunArgs {
     /// Entropy device: the host's random bytes for the guest
     #[arg(long)]
     rng: bool,
-    /// Name the devices on the kernel command line too (virtio_mmio.device=), for kernels that do not read ACPI
+    /// For kernels that do not read ACPI: name the devices on the command line (virtio_mmio.device=), and write an MP table
     #[arg(long)]
     virtio_cmdline: bool,
     /// Threads that serve the devices; by default the event loop does

@@ -47,7 +47,7 @@ pub struct VmConfig {
     pub rng: Option<RateLimits>,
     /// The memory balloon.
     pub balloon: Option<Balloon>,
-    /// Name the virtio devices on the kernel's command line, for kernels that do not read ACPI.
+    /// For kernels that do not read ACPI: name the virtio devices on the command line, and write an MP table.
     pub virtio_cmdline: bool,
     /// Threads that serve the virtio devices; without one, the event loop does.
     pub io_threads: u8,

@@ -15,7 +15,8 @@ use crate::timeline::Phase;
 use crate::vcpu_thread::VcpuThreads;
 use ::devices::BusError;
 use boot::acpi::{self, DeviceNode};
-use boot::{BootRequest, EntryState};
+use boot::{BootRequest, EntryState, mp_table};
+use vm_memory::GuestMemoryError;
 
 /// A machine could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,9 @@ pub enum BuildError {
     /// The host refuses what a device stands for.
     #[error(transparent)]
     Device(#[from] devices::OpenError),
+    /// The MP table cannot be written.
+    #[error("cannot write the MP table")]
+    MpTable(#[source] GuestMemoryError),
     /// The command line has no room for the devices.
     #[error("--virtio-cmdline")]
     Cmdline(#[from] boot::CmdlineError),
@@ -115,8 +119,11 @@ fn load_guest(
     let nodes: Vec<DeviceNode> = windows.iter().map(|window| window.acpi_node()).collect();
     let rsdp = acpi::write(memory, config.cpus.get(), &nodes)?;
     let mut cmdline = config.cmdline.clone();
-    for window in windows.iter().filter(|_| config.virtio_cmdline) {
-        cmdline = cmdline.with(&window.kernel_argument())?;
+    if config.virtio_cmdline {
+        mp_table::write(memory, config.cpus.get()).map_err(BuildError::MpTable)?;
+        for window in windows {
+            cmdline = cmdline.with(&window.kernel_argument())?;
+        }
     }
     let request = BootRequest {
         cmdline: &cmdline,
