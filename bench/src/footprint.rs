@@ -1,7 +1,7 @@
 //! What a VMM's process holds, as the kernel sees it.
 //!
 //! Memory is what no other process shares: Private_Clean and Private_Dirty in `/proc/PID/smaps` (pages of a binary that only one
-//! process maps count as its own), without the mapping that is the guest's RAM, known by its size. Threads are those that
+//! process maps count as its own), without the mappings that are the guest's RAM, known by their size. Threads are those that
 //! the program started: KVM adds a worker of the kernel's, the same for everyone.
 
 use std::ffi::OsString;
@@ -89,22 +89,50 @@ fn is_kernel_worker(stat: &str) -> bool {
     flags.is_some_and(|flags| flags & USER_WORKER != 0)
 }
 
-/// The private memory in all mappings smaller than the guest; `None` if none is as large as it.
+/// One mapping of a process.
+#[derive(Default)]
+struct Mapping {
+    start: u64,
+    end: u64,
+    private_kib: u64,
+}
+
+/// The private memory outside the guest's: all but the mapping that is as large as it or larger, or the neighbours that
+/// are as large together (advice to the kernel about a part of a mapping makes two of it). `None` if there are none.
 fn private_kib(smaps: &str, guest_kib: u64) -> Option<u64> {
-    let (mut sum, mut is_guest, mut found) = (0, false, false);
+    let mappings = mappings(smaps);
+    let ends = |first: usize| {
+        let neighbours = mappings[first..].windows(2).take_while(|pair| pair[0].end == pair[1].start);
+        first..=first + neighbours.count()
+    };
+    let kib = |first: usize, last: usize| (mappings[last].end - mappings[first].start) / 1024;
+    let guest = (0..mappings.len()).find_map(|first| {
+        let last = ends(first).find(|&last| kib(first, last) >= guest_kib)?;
+        (last == first || kib(first, last) == guest_kib).then_some(first..=last)
+    })?;
+    let outside = mappings.iter().enumerate().filter(|(index, _)| !guest.contains(index));
+    Some(outside.map(|(_, mapping)| mapping.private_kib).sum())
+}
+
+fn mappings(smaps: &str) -> Vec<Mapping> {
+    let mut mappings: Vec<Mapping> = Vec::new();
     for line in smaps.lines() {
-        let Some((key, kib)) = field(line) else { continue };
-        match key {
-            // The first field of every mapping.
-            "Size" => {
-                is_guest = kib >= guest_kib;
-                found |= is_guest;
-            }
-            "Private_Clean" | "Private_Dirty" if !is_guest => sum += kib,
-            _ => {}
+        if let Some((start, end)) = range(line) {
+            mappings.push(Mapping { start, end, private_kib: 0 });
+        } else if let (Some(("Private_Clean" | "Private_Dirty", kib)), Some(mapping)) =
+            (field(line), mappings.last_mut())
+        {
+            mapping.private_kib += kib;
         }
     }
-    found.then_some(sum)
+    mappings
+}
+
+/// `start-end permissions ...`, the first line of a mapping.
+fn range(line: &str) -> Option<(u64, u64)> {
+    let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    Some((number(start)?, number(end)?)).filter(|(start, end)| start < end)
 }
 
 /// `Key:   123 kB`
@@ -154,6 +182,16 @@ Private_Dirty:        12 kB
     #[test]
     fn guest_memory_is_not_counted() {
         assert_eq!(private_kib(SMAPS, 128 * 1024), Some(35));
+    }
+
+    #[test]
+    fn guest_memory_may_be_two_mappings_that_touch() {
+        let whole = "7f0000000000-7f0008000000 rw-p 00000000 00:00 0\n";
+        let parts = "7f0000000000-7f0000200000 rw-p 00000000 00:00 0\nPrivate_Dirty: 7 kB\n\
+            7f0000200000-7f0008000000 rw-p 00200000 00:00 0\n";
+        assert_eq!(private_kib(&SMAPS.replace(whole, parts), 128 * 1024), Some(35));
+        let apart = parts.replace("0000-7f0008000000", "1000-7f0008001000");
+        assert_eq!(private_kib(&SMAPS.replace(whole, &apart), 128 * 1024), None);
     }
 
     #[test]
