@@ -59,7 +59,8 @@ impl Drop for IoThread {
 fn serve(events: &EventLoop, waker: &Waker, mut host: DeviceHost, stop: &AtomicBool) -> io::Result<()> {
     while !stop.load(Ordering::Acquire) {
         let mut woken = false;
-        events.wait(host.next_deadline(), |token| {
+        let deadline = host.next_deadline();
+        events.wait(deadline, |token| {
             woken |= token == WAKE;
             host.event(token);
         })?;
@@ -67,7 +68,9 @@ fn serve(events: &EventLoop, waker: &Waker, mut host: DeviceHost, stop: &AtomicB
             waker.acknowledge();
             host.woken();
         }
-        host.expire();
+        if deadline.is_some() {
+            host.expire();
+        }
     }
     Ok(())
 }

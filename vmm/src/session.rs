@@ -169,7 +169,9 @@ impl Session {
         if ready[WAKE as usize] {
             self.woken()?;
         }
-        self.devices.expire();
+        if deadline.is_some() {
+            self.devices.expire();
+        }
         if ready[STDOUT as usize] || self.flush_at.is_some_and(|at| at <= Instant::now()) {
             self.flush()?;
         }
@@ -192,6 +194,9 @@ impl Session {
 
     /// Whether a limit has passed.
     fn expired(&self) -> Option<Ending> {
+        if self.shutdown.is_none() && self.timeout_at.is_none() {
+            return None;
+        }
         let now = Instant::now();
         if let Some((_, signal)) = self.shutdown.filter(|(at, _)| *at <= now) {
             let seconds = self.limits.shutdown.as_secs_f64();

@@ -66,17 +66,16 @@ impl Chain {
     }
 
     /// Makes it the chain that begins with descriptor `head` of the queue's `table`. On errors it is half of it.
-    pub(super) fn fill(
+    pub(super) fn fill<'a>(
         &mut self,
-        memory: &GuestMemoryMmap,
-        table: u64,
+        memory: &'a GuestMemoryMmap,
+        mut table: Table<'a>,
         size: u16,
         head: u16,
     ) -> Result<(), QueueError> {
         self.head = head;
         self.segments.clear();
         self.readable = 0;
-        let mut table = Table::new(memory, table, u32::from(size) * Table::ENTRY)?;
         let (mut index, mut indirect) = (head, false);
         loop {
             let descriptor = table.get(index)?;
@@ -171,11 +170,11 @@ impl Chain {
 }
 
 /// A table of descriptors: the queue's, or one in a buffer.
-struct Table<'a>(VolatileSlice<'a>);
+pub(super) struct Table<'a>(pub(super) VolatileSlice<'a>);
 
 impl<'a> Table<'a> {
     /// Bytes of a descriptor.
-    const ENTRY: u32 = 16;
+    pub(super) const ENTRY: u32 = 16;
 
     fn new(memory: &'a GuestMemoryMmap, address: u64, length: u32) -> Result<Self, QueueError> {
         if !length.is_multiple_of(Self::ENTRY) {

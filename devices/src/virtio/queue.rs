@@ -8,7 +8,7 @@ use vm_memory::{
     MemoryRegionAddress,
 };
 
-use super::Chain;
+use super::chain::{Chain, Table};
 use super::transport::QueueSetup;
 
 #[cfg(test)]
@@ -66,12 +66,12 @@ pub struct Queue {
 
 #[derive(Clone, Copy, Debug)]
 struct Parts {
-    descriptors: u64,
+    descriptors: Ring,
     available: Ring,
     used: Ring,
 }
 
-/// A ring in the region of memory that it lies in: found once, so that it is reached quickly. Little-endian, as the host is.
+/// A ring, or the descriptor table, in the region of memory that it lies in: found once, so that it is reached quickly. Little-endian, as the host is.
 #[derive(Clone, Copy, Debug)]
 struct Ring {
     region: usize,
@@ -93,7 +93,7 @@ impl Queue {
         if setup.ready {
             setup.check(max_size, &memory)?;
             parts = Some(Parts {
-                descriptors: setup.descriptors,
+                descriptors: Ring::new(&memory, setup.descriptors)?,
                 available: Ring::new(&memory, setup.available)?,
                 used: Ring::new(&memory, setup.used)?,
             });
@@ -138,7 +138,8 @@ impl Queue {
         }
         let entry = ENTRIES + 2 * u64::from(self.next_available & (self.size - 1));
         let head = available.load(&self.memory, entry, Ordering::Relaxed);
-        chain.fill(&self.memory, descriptors, self.size, head)?;
+        let table = descriptors.table(&self.memory, self.size).ok_or(QueueError::Address)?;
+        chain.fill(&self.memory, table, self.size, head)?;
         self.next_available = self.next_available.wrapping_add(1);
         Ok(true)
     }
@@ -240,6 +241,12 @@ impl Ring {
         let place =
             regions.find_map(|(region, it)| Some((region, it.to_region_addr(GuestAddress(address))?)));
         place.map(|(region, offset)| Self { region, offset: offset.0 }).ok_or(QueueError::Address)
+    }
+
+    fn table(self, memory: &GuestMemoryMmap, size: u16) -> Option<Table<'_>> {
+        let region = memory.iter().nth(self.region)?;
+        let length = usize::from(size) * Table::ENTRY as usize;
+        region.get_slice(MemoryRegionAddress(self.offset), length).ok().map(Table)
     }
 
     fn load<T: AtomicAccess + Default>(self, memory: &GuestMemoryMmap, at: u64, order: Ordering) -> T {
