@@ -65,6 +65,7 @@ impl FromStr for Disk {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let mut options = Options::split("--disk", text);
+        let path = options.first()?;
         let disk = Self {
             read_only: options.word("readonly"),
             direct: options.word("direct"),
@@ -76,7 +77,7 @@ impl FromStr for Disk {
             queues: options.parsed("queues")?.unwrap_or(1),
             id: options.value("id"),
             limits: limits(&mut options, "")?,
-            ..Self::new(options.first()?)
+            ..Self::new(path)
         };
         options.end()?;
         if !(1..=MAX_DISK_QUEUES).contains(&disk.queues) {
@@ -182,9 +183,10 @@ impl FromStr for Balloon {
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let mut options = Options::split("--balloon", text);
+        let size = options.first()?;
         let stats = options.parsed::<NonZeroU64>("stats")?;
         let balloon = Self {
-            size: parse_size(&options.first()?)?,
+            size: parse_size(&size)?,
             deflate_on_oom: options.word("deflate-on-oom"),
             free_page_reporting: options.word("free-page-reporting"),
             stats: stats.map(|seconds| Duration::from_secs(seconds.get())),

@@ -29,10 +29,12 @@ impl<'a> Options<'a> {
         Self { flag, parts }
     }
 
-    /// The first part, which has no key.
+    /// The first part, which has no key; to be taken before all others.
     pub(super) fn first(&mut self) -> Result<String, ValueError> {
-        let first = self.parts.remove(0);
-        if first.is_empty() { Err(self.error("it begins with a value")) } else { Ok(first) }
+        match self.parts.first() {
+            Some(first) if !first.is_empty() => Ok(self.parts.remove(0)),
+            _ => Err(self.error("it begins with a value")),
+        }
     }
 
     /// Whether `word` is there.

@@ -5,6 +5,7 @@ use super::*;
 #[test]
 fn disks() {
     assert_eq!("/images/root.img".parse(), Ok(Disk::new("/images/root.img")));
+    assert_eq!("readonly".parse(), Ok(Disk::new("readonly")), "a file of that name");
     let disk: Disk =
         "a,,b,readonly,direct,cache=unsafe,queues=4,id=d0,bandwidth=10M,ops=500".parse().unwrap();
     let limit = |size| Some(Limit { size, refill_ms: 1000, burst: 0 });
@@ -60,7 +61,7 @@ fn balloons() {
         stats: Some(Duration::from_secs(5)),
     };
     assert_eq!(balloon, expected);
-    for text in ["", "x", "1M,stats=0", "1M,stats", "1M,inflate"] {
+    for text in ["", "x", "stats=1", "deflate-on-oom", "1M,stats=0", "1M,stats", "1M,inflate"] {
         assert!(text.parse::<Balloon>().is_err(), "{text}");
     }
 }
