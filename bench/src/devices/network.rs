@@ -54,14 +54,17 @@ impl Network {
     /// Attaches to the TAP, to which nobody else may be attached, and waits until it passes frames: that its carrier is
     /// back has to get around in the kernel.
     pub(super) fn attach(&self) -> io::Result<Tap> {
-        let mut tap = Tap(tap::attach(NAME)?);
+        let mut attached = tap::attach(NAME);
         for _ in 0..ATTEMPTS {
-            match tap.request(u64::MAX) {
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {}
-                result => return result.map(|()| tap),
+            // A child that was just forked has the descriptor of the last one until it becomes another program.
+            if attached.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EBUSY)) {
+                thread::sleep(Duration::from_millis(20));
+                attached = tap::attach(NAME);
             }
         }
-        Err(io::ErrorKind::TimedOut.into())
+        let mut tap = Tap(attached?);
+        tap.request(u64::MAX)?;
+        Ok(tap)
     }
 }
 
@@ -100,7 +103,19 @@ impl Tap {
         Ok(figures)
     }
 
+    /// Asks until there is an answer: a busy host drops frames, and the guest asks again, too.
     fn request(&mut self, number: u64) -> io::Result<()> {
+        let mut lost = None;
+        for _ in 0..ATTEMPTS {
+            match self.ask(number) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => lost = Some(error),
+                result => return result,
+            }
+        }
+        Err(lost.unwrap_or_else(|| io::ErrorKind::TimedOut.into()))
+    }
+
+    fn ask(&mut self, number: u64) -> io::Result<()> {
         let request = frame(ETHERTYPE_REQUEST, REQUEST_SIZE, number);
         self.0.write_all(&request)?;
         let mut buffer = [0; 2048];
