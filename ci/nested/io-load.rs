@@ -2,7 +2,8 @@
 //!
 //! In the guest, `io-load DISK ADDRESS` does each task and prints `task NAME OPERATIONS NANOSECONDS` for it. Instructions that
 //! do nothing mark the begin and the end of what is measured, for those who count instructions. On the host,
-//! `io-load serve ADDRESS SOCKET` swallows and sends streams on TCP, and echoes on a Unix socket.
+//! `io-load serve ADDRESS SOCKET` swallows and sends streams on TCP, and echoes on a Unix socket, and
+//! `io-load run NAME COMMAND...` makes a task of a whole command.
 
 use std::arch::asm;
 use std::fs::{File, OpenOptions};
@@ -11,6 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
+use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
@@ -39,8 +41,9 @@ fn main() -> Result<(), Failure> {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[1..] {
         ["serve", address, socket] => serve(address, socket),
+        ["run", name, program, ref arguments @ ..] => run(name, program, arguments),
         [disk, address] => work(disk, address),
-        _ => Err("usage: io-load DISK ADDRESS | io-load serve ADDRESS SOCKET".into()),
+        _ => Err("usage: io-load DISK ADDRESS | serve ADDRESS SOCKET | run NAME COMMAND...".into()),
     }
 }
 
@@ -76,15 +79,37 @@ fn work(disk: &str, address: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Runs a program once, warmed up by whoever asks; its output and status are this program's.
+fn run(name: &str, program: &str, arguments: &[&str]) -> Result<(), Failure> {
+    let begun = Instant::now();
+    mark_begin();
+    let status = Command::new(program).args(arguments).status();
+    mark_end();
+    let elapsed = begun.elapsed().as_nanos();
+    if !status?.success() {
+        return Err(format!("{program} has failed").into());
+    }
+    println!("task {name} 1 {elapsed}");
+    Ok(())
+}
+
+fn mark_begin() {
+    // SAFETY: does nothing.
+    unsafe { asm!("nop dword ptr [rax + {}]", const 0x6d6f_7401, options(nomem, nostack, preserves_flags)) };
+}
+
+fn mark_end() {
+    // SAFETY: does nothing.
+    unsafe { asm!("nop dword ptr [rax + {}]", const 0x6d6f_7402, options(nomem, nostack, preserves_flags)) };
+}
+
 /// Does a quarter of `count` operations to warm up, and then all of them, between the marks.
 fn measure(name: &str, count: usize, mut task: impl FnMut(usize) -> io::Result<()>) -> Result<(), Failure> {
     task(count / 4)?;
     let begun = Instant::now();
-    // SAFETY: does nothing.
-    unsafe { asm!("nop dword ptr [rax + {}]", const 0x6d6f_7401, options(nomem, nostack, preserves_flags)) };
+    mark_begin();
     task(count)?;
-    // SAFETY: does nothing.
-    unsafe { asm!("nop dword ptr [rax + {}]", const 0x6d6f_7402, options(nomem, nostack, preserves_flags)) };
+    mark_end();
     println!("task {name} {count} {}", begun.elapsed().as_nanos());
     Ok(())
 }

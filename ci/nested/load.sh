@@ -1,0 +1,21 @@
+# shellcheck shell=bash
+# Sourced by ci/io-cost and ci/perf-gate: what counts instructions, and what causes them.
+
+# build_load DIRECTORY: makes the plugin for QEMU, libinstructions.so, there. Sets $load_files, the options of ci/testbed
+# that take io-load to the nested host, and to its guests as a piece of initramfs.
+build_load() {
+    local into=$1 here
+    here=$(dirname -- "${BASH_SOURCE[0]}")
+    local compile=(rustc --edition 2024 -C opt-level=3 -C panic=abort -C strip=symbols --out-dir "$into")
+    need_packages cpio gcc libc6-dev
+    "${compile[@]}" --crate-type cdylib "$here/instructions.rs"
+    # A place of its own, by which the plugin knows it on the host.
+    "${compile[@]}" -C target-feature=+crt-static -C relocation-model=static -C link-arg=-Wl,--image-base=0x10000000 \
+        "$here/io-load.rs"
+    mkdir "$into/bin"
+    ln "$into/io-load" "$into/bin/io-load"
+    (cd "$into" && printf 'bin/io-load' | cpio --quiet --create --format=newc --owner=0:0) >"$into/io-load.cpio"
+    # shellcheck disable=SC2034 # the scripts use it
+    load_files=(--file "$here/io-tasks:/testbed/io-tasks" --file "$into/io-load.cpio:/testbed/io-load.cpio"
+        --file "$into/io-load:/usr/bin/io-load")
+}
