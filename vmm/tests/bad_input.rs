@@ -165,11 +165,12 @@ fn without_permission_the_cure_is_named() {
         return skipped("without_permission_the_cure_is_named", "everybody may open /dev/kvm here");
     }
     use std::os::unix::fs::PermissionsExt;
-    // The build directory may be closed to others: a copy is not.
+    // The build directory may be closed to others: a copy is not. Not our own copy: what another test starts meanwhile
+    // would have it open for writing, and then it cannot be executed.
     let files = Files::new();
     std::fs::set_permissions(files.0.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let copy = files.0.path().join("mote");
-    std::fs::copy(MOTE, &copy).unwrap();
+    assert!(Command::new("cp").args([MOTE.as_ref(), copy.as_path()]).status().unwrap().success());
     let output = Command::new(copy).arg("run").uid(65534).gid(65534).output().unwrap();
     refused(&output, 1, "no permission to open /dev/kvm");
     refused(&output, 1, "usermod -aG kvm");
