@@ -26,8 +26,9 @@ const DEBUG: &str = include_str!("../../jailer/filters/debug.json");
 /// A machine on a terminal.
 const ON_TERMINAL: &str = "script --quiet --return --command \"$(declare -f mote); mote --cmdline 'mode=tick n=3'\" /dev/null </dev/null";
 
-/// Machines that use what mote has, as scripts in which `mote` stands for `mote run` under a filter. At the socket `vsock` a host
-/// program connects again and again; others send back what guests send to port 1, and take their time to read what goes to port 2.
+/// Machines that use what mote has, as scripts in which `mote` stands for `mote run` under a filter. At the
+/// socket `vsock` a host program connects again and again; others send back what guests send to port 1, and
+/// take their time to read what goes to port 2.
 const WORKLOADS: [&str; 14] = [
     "mote --timeline timeline --result result",
     "echo exit | mote --cmdline mode=echo --cpus 2",
@@ -46,8 +47,8 @@ const WORKLOADS: [&str; 14] = [
     "mote --cmdline 'mode=flood kb=64' --log-level debug | head -c 1 >/dev/null",
 ];
 
-/// Rules that no machine here can be made to need: the thread, if it is not any, the call, what stands beside its argument, and
-/// where it is needed.
+/// Rules that no machine here can be made to need: the thread, if it is not any, the call, what stands beside
+/// its argument, and where it is needed.
 const ELSEWHERE: [(&str, &str, Option<&str>, &str); 16] = [
     ("", "clock_gettime", None, "hosts whose clock the vDSO cannot read"),
     ("", "futex", Some("FUTEX_WAIT, private"), "two threads that allocate at the same instant"),
@@ -174,7 +175,8 @@ fn missed(output: &Output, thread: &str, rule: &Value) -> bool {
     let says = format!("the {thread} thread made system call ");
     let violated = |text: &str| text.contains(&says) && text.contains(&format!("({call}), which"));
     violated(&stderr) || violated(&stdout)
-        // The report needs the same call: the second signal, which is blocked while the first is handled, ends the process.
+        // The report needs the same call: the second signal, which is blocked while the first is handled,
+        // ends the process.
         || output.status.code() == Some(128 + 31)
 }
 

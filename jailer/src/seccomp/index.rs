@@ -1,8 +1,8 @@
 //! A search tree in front of a filter.
 //!
-//! seccompiler compares a call's number with that of one rule after the other. When the kernel takes a filter, it runs it once
-//! for each system call that there is (`seccomp_cache_prepare` in kernel/seccomp.c): the long way is gone some 400 times before
-//! a guest starts.
+//! seccompiler compares a call's number with that of one rule after the other. When the kernel takes a
+//! filter, it runs it once for each system call that there is (`seccomp_cache_prepare` in kernel/seccomp.c):
+//! the long way is gone some 400 times before a guest starts.
 
 use seccompiler::sock_filter;
 
@@ -52,8 +52,8 @@ fn chains(program: &[sock_filter]) -> Vec<Chain> {
     chains
 }
 
-/// Appends the tree for some chains. All of it moves what comes after by `offset`; `otherwise` is where a program ends that knows
-/// the number of none of them.
+/// Appends the tree for some chains. All of it moves what comes after by `offset`; `otherwise` is where a
+/// program ends that knows the number of none of them.
 fn grow(chains: &[Chain], offset: usize, otherwise: usize, result: &mut Vec<sock_filter>) {
     match *chains {
         [] => {}

@@ -1,8 +1,9 @@
 //! System call filters (seccomp(2)), one for each kind of thread.
 //!
-//! Which calls a thread may make, and with which arguments, stands in `filters/mote.json`, each with who needs it; the build
-//! compiles it to BPF. A thread installs its filter as the last thing before guest code runs, and can never take it off.
-//! Any other call does not happen: it raises SIGSYS, whose handler ([`on_violation`]) says so and ends the process.
+//! Which calls a thread may make, and with which arguments, stands in `filters/mote.json`, each with who
+//! needs it; the build compiles it to BPF. A thread installs its filter as the last thing before guest code
+//! runs, and can never take it off. Any other call does not happen: it raises SIGSYS, whose handler
+//! ([`on_violation`]) says so and ends the process.
 
 use std::borrow::Cow;
 

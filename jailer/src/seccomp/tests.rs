@@ -163,6 +163,7 @@ fn a_bad_file_is_refused_with_what_is_wrong() {
     let long: Vec<Value> = (0..900)
         .map(|value| json!({ "syscall": "ioctl", "args": [{ "index": 1, "type": "qword", "op": "eq", "val": value }] }))
         .collect();
+    let seventh = json!({ "index": 6, "type": "dword", "op": "eq", "val": 0 });
     let mut missing = all(json!([]));
     missing.as_object_mut().unwrap().remove("vcpu");
     let mut unknown = all(json!([]));
@@ -173,7 +174,7 @@ fn a_bad_file_is_refused_with_what_is_wrong() {
         ("[]".to_owned(), "a map of filters"),
         (" ".repeat(MAX_FILE as usize + 1), "at most 1024 KiB"),
         (all(json!([{ "syscall": "open_sesame" }])).to_string(), "open_sesame"),
-        (all(json!([{ "syscall": "read", "args": [{ "index": 6, "type": "dword", "op": "eq", "val": 0 }] }])).to_string(), "argument index"),
+        (all(json!([{ "syscall": "read", "args": [seventh] }])).to_string(), "argument index"),
         (all(json!([{ "syscall": "read", "arg": [] }])).to_string(), "unknown field `arg`"),
         (all(json!(long)).to_string(), "4096"),
         (missing.to_string(), "no filter for the 'vcpu' threads"),

@@ -41,8 +41,9 @@ struct Violation {
     architecture: u32,
 }
 
-/// Has `say` told of a violation, in one sentence without anything that JSON would escape, before the process ends with
-/// [`EXIT_CODE`]. `say` runs in a signal handler, under the filter of its thread: it may only do what is safe there (signal-safety(7)).
+/// Has `say` told of a violation, in one sentence without anything that JSON would escape, before the process
+/// ends with [`EXIT_CODE`]. `say` runs in a signal handler, under the filter of its thread: it may only do
+/// what is safe there (signal-safety(7)).
 ///
 /// To be called before any thread is started, which inherits that the signal is let through.
 ///
@@ -95,8 +96,8 @@ extern "C" fn handle(_: libc::c_int, info: *mut libc::siginfo_t, context: *mut l
     end(EXIT_CODE.into());
 }
 
-/// Answers the call as any signal would have done: whoever waits goes on by himself. Of the threads only those of virtual CPUs wait with a
-/// time limit in futex(2), and only they may return from a signal handler.
+/// Answers the call as any signal would have done: whoever waits goes on by himself. Of the threads only
+/// those of virtual CPUs wait with a time limit in futex(2), and only they may return from a signal handler.
 fn interrupt(context: &mut libc::ucontext_t) {
     if let Some(result) = context.uc_mcontext.gregs.get_mut(libc::REG_RAX as usize) {
         *result = -i64::from(libc::EINTR);
@@ -109,8 +110,8 @@ fn end(code: libc::c_int) -> ! {
 }
 
 impl Violation {
-    /// Whether the kernel itself makes the call, to go on with a wait that has a time limit after the process was stopped
-    /// (SIGSTOP, a debugger, the freezer of a cgroup).
+    /// Whether the kernel itself makes the call, to go on with a wait that has a time limit after the process
+    /// was stopped (SIGSTOP, a debugger, the freezer of a cgroup).
     fn resumes(&self) -> bool {
         self.architecture == AUDIT_ARCH_X86_64 && self.number == Sysno::restart_syscall.id()
     }

@@ -118,8 +118,8 @@ pub(crate) fn prepare_to_tell() -> io::Result<Option<BorrowedFd<'static>>> {
     Ok(sink.is_direct().then(|| sink.as_fd()))
 }
 
-/// Says something to people, on stderr. Where nobody reads, or nobody is there, it is lost: a log line must not hold up
-/// the machine, nor the last message the exit code.
+/// Says something to people, on stderr. Where nobody reads, or nobody is there, it is lost: a log line must
+/// not hold up the machine, nor the last message the exit code.
 pub fn tell(text: &str) {
     match STDERR.get() {
         Some(sink) => tell_on(sink, text),

@@ -31,7 +31,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// `wake` rouses the event loop when the machine ends; `filters` are its threads' system calls, all of them where it is `None`.
+    /// `wake` rouses the event loop when the machine ends; `filters` are its threads' system calls, all of
+    /// them where it is `None`.
     pub fn new(timeline: Arc<Timeline>, wake: Waker, filters: Option<Filters>) -> Self {
         Self {
             control: RunControl::default(),
