@@ -56,7 +56,12 @@ const ELSEWHERE: [(&str, &str, Option<&str>, &str); 16] = [
     ("", "mmap", Some("PROT_READ | PROT_WRITE"), "an allocation of 128 KiB"),
     ("", "mremap", Some("MREMAP_MAYMOVE"), "one that grows"),
     ("", "getrandom", None, "ci/linux-tests seccomp-getrandom"),
-    ("", "fallocate", Some("FALLOC_FL_KEEP_SIZE, PUNCH_HOLE or ZERO_RANGE only"), "ci/linux-tests seccomp-fallocate"),
+    (
+        "",
+        "fallocate",
+        Some("FALLOC_FL_KEEP_SIZE, PUNCH_HOLE or ZERO_RANGE only"),
+        "ci/linux-tests seccomp-fallocate",
+    ),
     ("", "madvise", Some("MADV_DONTNEED"), "ci/linux-tests seccomp-madvise"),
     ("", "sendto", Some("no address"), "ci/linux-tests seccomp-sendto"),
     ("", "shutdown", None, "ci/linux-tests seccomp-shutdown"),
