@@ -3,13 +3,15 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use devices::virtio::Interest;
 use rustix::event::{self, Timespec, epoll};
 
 /// More descriptors that are ready at once wait for the next turn.
 const BATCH: usize = 16;
+/// A wait that is longer would take another system call than epoll_pwait(2), whose limit is in milliseconds.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Rouses an event loop from another thread.
 #[derive(Clone)]
@@ -72,14 +74,12 @@ impl EventLoop {
         Ok(epoll::delete(&self.epoll, fd)?)
     }
 
-    /// Sleeps until something is ready or `deadline` passes, and calls `ready` with each token.
+    /// Sleeps until something is ready or `deadline` passes, and calls `ready` with each token. Wakes up earlier where the
+    /// deadline is more than a day away.
     pub fn wait(&self, deadline: Option<Instant>, mut ready: impl FnMut(u64)) -> io::Result<()> {
         let timeout = deadline.map(|deadline| {
-            let left = deadline.saturating_duration_since(Instant::now());
-            Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: i64::from(left.subsec_nanos()),
-            }
+            let left = deadline.saturating_duration_since(Instant::now()).min(LONGEST_WAIT);
+            Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() }
         });
         let mut events =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; BATCH];

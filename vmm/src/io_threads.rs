@@ -1,9 +1,11 @@
 //! Threads that do nothing but serve devices, for those who want them (`--io-threads`).
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+
+use jailer::seccomp::Thread;
 
 use crate::device_host::DeviceHost;
 use crate::event_loop::{EventLoop, Interest, Waker};
@@ -34,14 +36,25 @@ impl IoThread {
         events.add(waker, WAKE, Interest::Read)?;
         let stop = Arc::new(AtomicBool::new(false));
         let (shared, stopped, roused) = (Arc::clone(shared), Arc::clone(&stop), waker.clone());
+        let (tell, confined) = mpsc::sync_channel(1);
         let builder = std::thread::Builder::new().name(format!("io{number}")).stack_size(STACK_SIZE);
         let handle = builder.spawn(move || {
+            let result = shared.confine(Thread::Io);
+            let able = result.is_ok();
+            // There is room for it, and somebody who waits.
+            let _ = tell.send(result);
+            if !able {
+                return;
+            }
             let host = DeviceHost::new(events.clone(), devices);
             if let Err(error) = serve(&events, &roused, host, &stopped) {
                 shared.end(Ending::new(Outcome::Error, format!("an I/O thread failed: {error}")));
             }
         })?;
-        Ok(Self { waker: waker.clone(), stop, handle: Some(handle) })
+        let thread = Self { waker: waker.clone(), stop, handle: Some(handle) };
+        // No guest runs before all of its threads are confined.
+        confined.recv().map_err(io::Error::other)?.map_err(io::Error::other)?;
+        Ok(thread)
     }
 }
 

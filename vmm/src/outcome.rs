@@ -29,6 +29,8 @@ pub enum Outcome {
     Crash,
     /// `--timeout` passed.
     Timeout,
+    /// A thread made a system call outside its seccomp filter. Its signal handler writes it: see `cli::last_words`.
+    Seccomp,
     /// A signal, or Ctrl-A x on the console.
     Signal,
     /// The host failed.
@@ -66,6 +68,7 @@ impl Ending {
             Outcome::PowerOff | Outcome::Reset if self.guest_status.unwrap_or(0) != 0 => EXIT_STATUS,
             Outcome::PowerOff | Outcome::Reset => 0,
             Outcome::Panic | Outcome::Crash => EXIT_CRASH,
+            Outcome::Seccomp => jailer::seccomp::EXIT_CODE,
             Outcome::Timeout => EXIT_TIMEOUT,
             Outcome::Signal => EXIT_SIGNAL.saturating_add(self.signal.unwrap_or(0)),
             Outcome::Error => EXIT_ERROR,
@@ -102,9 +105,13 @@ mod tests {
             3,
             "a panic outranks a status"
         );
-        for (outcome, code) in
-            [(Outcome::Reset, 0), (Outcome::Crash, 3), (Outcome::Timeout, 6), (Outcome::Error, 1)]
-        {
+        for (outcome, code) in [
+            (Outcome::Reset, 0),
+            (Outcome::Crash, 3),
+            (Outcome::Seccomp, 4),
+            (Outcome::Timeout, 6),
+            (Outcome::Error, 1),
+        ] {
             assert_eq!(Ending::new(outcome, "").exit_code(), code);
         }
         assert_eq!(Ending::signal(15, "").exit_code(), 143);

@@ -117,8 +117,11 @@ impl Session {
         })
     }
 
-    /// Starts the machine, and sees it to its end.
+    /// Gives up all system calls that are not needed from here on, starts the machine, and sees it to its end.
     pub fn run(mut self) -> Ending {
+        if let Err(error) = self.machine.confine_event_loop() {
+            return Ending::new(Outcome::Error, crate::error_line(&error));
+        }
         let ending = match self.machine.start() {
             Ok(()) => self.drive(),
             // A vCPU thread that failed before the start says more than that the machine has stopped.
@@ -326,15 +329,12 @@ impl Session {
         if self.console.flush() == Flushed::Empty {
             return Ok(true);
         }
-        // A loop of its own: nobody handles input and wake-ups any more, and they would end each wait at once.
-        let events = EventLoop::new()?;
-        events.add(self.console.sink(), STDOUT, Interest::Write)?;
-        events.add(&self.signals, SIGNAL, Interest::Read)?;
+        // Not the loop: nobody handles input and wake-ups any more, and they would end each wait at once.
         while self.console.flush() == Flushed::Stalled {
             if Instant::now() >= limit || self.signals.next().is_some() {
                 return Ok(false);
             }
-            events.wait(Some(limit), |_| {})?;
+            self.console.sink().wait_writable(self.signals.as_fd(), limit)?;
         }
         Ok(true)
     }

@@ -6,11 +6,12 @@ use std::thread::JoinHandle;
 
 use boot::EntryState;
 use devices::Action;
+use jailer::seccomp::Thread;
 use kvm_bindings::CpuId;
 use kvm_ioctls::Kvm;
 
 use crate::crash;
-use crate::kvm::{self, KvmError, Vcpu, Vm, VmExit};
+use crate::kvm::{self, Kickable, KvmError, Vcpu, Vm, VmExit};
 use crate::machine::{Buses, Order, Shared};
 use crate::memory::GuestRam;
 use crate::outcome::{Ending, Outcome};
@@ -41,7 +42,9 @@ struct Nursery {
 pub struct VcpuThreads {
     shared: Arc<Shared>,
     nursery: Arc<Nursery>,
-    handles: Vec<JoinHandle<()>>,
+    /// A thread returns its virtual CPU: to close it is not among the system calls that it may make.
+    handles: Vec<JoinHandle<Option<Vcpu>>>,
+    kickable: Vec<Arc<Kickable>>,
 }
 
 impl VcpuThreads {
@@ -63,14 +66,20 @@ impl VcpuThreads {
             shared: Arc::clone(shared),
             nursery: Arc::new(nursery),
             handles: Vec::with_capacity(cpus.into()),
+            kickable: Vec::with_capacity(cpus.into()),
         };
         for id in 0..cpus {
             let (shared, nursery) = (Arc::clone(shared), Arc::clone(&threads.nursery));
+            let kickable = Arc::<Kickable>::default();
+            threads.kickable.push(Arc::clone(&kickable));
             let builder = std::thread::Builder::new().name(format!("vcpu{id}")).stack_size(STACK_SIZE);
             let handle = builder.spawn(move || {
-                if let Some(ending) = main(id, &nursery, &shared) {
+                kickable.set_current();
+                let mut vcpu = None;
+                if let Some(ending) = main(id, &nursery, &shared, &mut vcpu) {
                     shared.end(ending);
                 }
+                vcpu
             })?;
             threads.handles.push(handle);
         }
@@ -95,7 +104,7 @@ impl VcpuThreads {
 
     /// Makes every virtual CPU look for orders.
     pub(crate) fn kick(&self) {
-        self.handles.iter().for_each(kvm::kick);
+        self.kickable.iter().for_each(|thread| kvm::kick(thread));
     }
 
     /// Ends them all, and waits for that.
@@ -117,8 +126,8 @@ impl Drop for VcpuThreads {
     }
 }
 
-/// A vCPU thread's life. `None`: it was told to stop, or another thread says why.
-fn main(id: u8, nursery: &Nursery, shared: &Shared) -> Option<Ending> {
+/// A vCPU thread's life, with its CPU in `place`. `None`: it was told to stop, or another thread says why.
+fn main(id: u8, nursery: &Nursery, shared: &Shared, place: &mut Option<Vcpu>) -> Option<Ending> {
     if id == 0 {
         let vm = Vm::create(&nursery.kvm, Arc::clone(&nursery.ram));
         if vm.is_ok() {
@@ -130,15 +139,19 @@ fn main(id: u8, nursery: &Nursery, shared: &Shared) -> Option<Ending> {
     // Whoever builds the machine reports that there is no VM.
     let vm = nursery.vm.wait().as_ref().ok()?;
     let vcpu = vm.create_vcpu(id, nursery.cpus, || nursery.cpuid.wait().as_ref());
-    let mut vcpu = match vcpu {
-        Ok(vcpu) => vcpu?,
+    let vcpu = match vcpu {
+        Ok(vcpu) => place.insert(vcpu?),
         Err(error) => return Some(Ending::new(Outcome::Error, crate::error_line(&error))),
     };
     if id == 0 {
         shared.timeline.mark(Phase::VcpuCreated);
     }
+    if let Err(error) = shared.confine(Thread::Vcpu) {
+        return Some(Ending::new(Outcome::Error, crate::error_line(&error)));
+    }
+    // No CPU runs before all exist, and are confined.
     shared.control.count_created();
-    live(&mut vcpu, id, nursery.cpus, shared, vm)
+    live(vcpu, id, nursery.cpus, shared, vm)
 }
 
 /// From the first order to the last. `None`: the thread was told to stop.
@@ -185,7 +198,7 @@ fn run(vcpu: &mut Vcpu, shared: &Shared, buses: &Buses, vm: &Vm) -> Option<Endin
             VmExit::Interrupted => continue,
             fatal => {
                 let fatal = crash::Fatal::from(&fatal);
-                return Some(crash::report(fatal, vcpu, vm));
+                return Some(crash::report(fatal, vcpu, vm, shared.emulator()));
             }
         };
         if let Some(ending) = carry_out(action, shared) {

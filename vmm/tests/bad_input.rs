@@ -61,6 +61,7 @@ fn wrong_flags_exit_with_2() {
         (&["run", "--timeout", "soon"], "not a number of seconds"),
         (&["run", "--result", "fd:x"], "open descriptor"),
         (&["run", "--config-file", "a", "--kernel", "b"], "cannot be used with"),
+        (&["run", "--no-seccomp", "--seccomp-filter", "f"], "cannot be used with"),
         (&["start"], "start"),
         (&[], "Usage"),
     ] {
@@ -164,11 +165,12 @@ fn without_permission_the_cure_is_named() {
         return skipped("without_permission_the_cure_is_named", "everybody may open /dev/kvm here");
     }
     use std::os::unix::fs::PermissionsExt;
-    // The build directory may be closed to others: a copy is not.
+    // The build directory may be closed to others: a copy is not. Not our own copy: what another test starts meanwhile
+    // would have it open for writing, and then it cannot be executed.
     let files = Files::new();
     std::fs::set_permissions(files.0.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let copy = files.0.path().join("mote");
-    std::fs::copy(MOTE, &copy).unwrap();
+    assert!(Command::new("cp").args([MOTE.as_ref(), copy.as_path()]).status().unwrap().success());
     let output = Command::new(copy).arg("run").uid(65534).gid(65534).output().unwrap();
     refused(&output, 1, "no permission to open /dev/kvm");
     refused(&output, 1, "usermod -aG kvm");
@@ -194,6 +196,32 @@ fn without_kvm_the_cure_is_named() {
             assert!(String::from_utf8_lossy(&output.stdout).contains("mote cannot run here yet"));
         }
     }
+}
+
+#[test]
+fn a_wrong_seccomp_filter_is_named_with_what_is_wrong() {
+    let files = Files::new();
+    let filter = |rules: &str| {
+        let filter =
+            format!("{{\"mismatch_action\":\"trap\",\"match_action\":\"allow\",\"filter\":[{rules}]}}");
+        format!("{{\"vmm\":{filter},\"io\":{filter},\"vcpu\":{filter}}}")
+    };
+    for (name, content, says) in [
+        ("empty", String::new(), "EOF while parsing a value at line 1"),
+        ("list", "[]".to_owned(), "a map of filters"),
+        ("elf", "\u{7f}ELF".to_owned(), "expected value at line 1"),
+        ("large", " ".repeat(2 << 20), "at most 1024 KiB"),
+        ("unknown", filter("{\"syscall\":\"open_sesame\"}"), "open_sesame"),
+        ("thread", "{}".to_owned(), "no filter for the 'vmm' threads"),
+    ] {
+        let path = files.write(name, content);
+        let output = mote(&["run", "--seccomp-filter", path.to_str().unwrap()]);
+        refused(&output, 1, says);
+        refused(&output, 1, path.to_str().unwrap());
+    }
+    let nowhere = files.0.path().join("nowhere");
+    refused(&mote(&["run", "--seccomp-filter", nowhere.to_str().unwrap()]), 1, "No such file");
+    refused(&mote(&["run", "--seccomp-filter", "/"]), 1, "Is a directory");
 }
 
 /// A static binary has no interpreter; RUSTFLAGS in the environment would silently make it dynamic.

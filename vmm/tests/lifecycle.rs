@@ -51,7 +51,7 @@ impl Vm {
         let (timeline, wake) = (Arc::<Timeline>::default(), Waker::new().unwrap());
         let sink = Sink::new(OwnedFd::from(writer)).unwrap();
         let console = Arc::new(ConsoleOutput::new(sink, wake.clone(), Arc::clone(&timeline)));
-        let shared = Arc::new(Shared::new(timeline, wake));
+        let shared = Arc::new(Shared::new(timeline, wake, None));
         let machine = machine::build(config, Arc::clone(&console), shared).unwrap();
         Self { machine, console, output, seen: String::new() }
     }
@@ -348,7 +348,7 @@ fn an_ended_machine_and_a_failed_one_leave_nothing_behind() {
         let wake = Waker::new().unwrap();
         let sink = Sink::new(OwnedFd::from(writer)).unwrap();
         let console = Arc::new(ConsoleOutput::new(sink, wake.clone(), Arc::default()));
-        assert!(machine::build(&config, console, Arc::new(Shared::new(Arc::default(), wake))).is_err());
+        assert!(machine::build(&config, console, Arc::new(Shared::new(Arc::default(), wake, None))).is_err());
         drop(output);
         assert_eq!(held(), before);
     }

@@ -41,7 +41,7 @@ impl Vm {
         let (timeline, wake) = (Arc::<Timeline>::default(), Waker::new().unwrap());
         let sink = Sink::new(OwnedFd::from(writer)).unwrap();
         let console = Arc::new(ConsoleOutput::new(sink, wake.clone(), Arc::clone(&timeline)));
-        let shared = Arc::new(Shared::new(timeline, wake.clone()));
+        let shared = Arc::new(Shared::new(timeline, wake.clone(), None));
         let mut machine = machine::build(config, console, shared).unwrap();
         let events = EventLoop::new().unwrap();
         events.add(&wake, WAKE, Interest::Read).unwrap();

@@ -181,6 +181,23 @@ fn children(pid: u32) -> Vec<i32> {
     text.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
+/// The virtual CPU's thread puts it back itself: it may make no other call, and no other thread runs any more.
+#[test]
+fn a_violation_of_the_seccomp_filter_restores_the_terminal() {
+    need_kvm!();
+    let (run, other) = ("\"val\": 44672", "\"val\": 44673");
+    let filters = include_str!("../../jailer/filters/mote.json");
+    assert!(filters.contains(run), "KVM_RUN");
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(filters.replace(run, other).as_bytes()).unwrap();
+    let mut terminal = Terminal::open();
+    let _shell = terminal.mote(&format!("--seccomp-filter {}", file.path().display()));
+    terminal
+        .expect("mote: seccomp: the vcpu thread made system call 16 (ioctl), which its filter forbids\r\n");
+    terminal.expect_code(4);
+    terminal.expect_restored();
+}
+
 #[test]
 fn a_conversation_with_the_guest() {
     need_kvm!();

@@ -3,6 +3,7 @@
 mod doctor;
 mod guest;
 mod heap;
+mod last_words;
 mod run;
 
 use std::ffi::OsString;
@@ -37,8 +38,8 @@ Keys: Ctrl-A x ends the machine, Ctrl-A Ctrl-A sends one Ctrl-A; all others, Ctr
 SIGTERM presses the power button; a second one, SIGINT, SIGHUP or SIGQUIT ends the machine at once.
 
 Exit codes: 0 the guest powered off or asked for a reset; 1 host or configuration error; 2 bad command line;
-  3 the guest crashed or panicked; 5 the guest reported a status that is not 0; 6 --timeout passed;
-  128 + n ended by signal n.";
+  3 the guest crashed or panicked; 4 mote made a system call that its seccomp filter forbids; 5 the guest reported
+  a status that is not 0; 6 --timeout passed; 128 + n ended by signal n.";
 
 /// The whole program.
 pub fn main() -> ExitCode {

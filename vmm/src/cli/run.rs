@@ -1,7 +1,7 @@
 //! `mote run`: one machine, from the flags to the exit code.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, RawFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use boot::{Cmdline, Protocol};
 use clap::ValueEnum;
 use devices::rate_limiter::RateLimits;
+use jailer::seccomp::{FilterError, Filters, MAX_FILE};
 
-use super::{heap, say};
+use super::{heap, last_words, say};
 use crate::config::{
     Balloon, ConfigFile, CpuCount, Disk, Kernel, LoggerConfig, MemorySize, Nic, PageBacking, VmConfig, Vsock,
 };
@@ -94,6 +95,12 @@ pub(super) struct RunArgs {
     /// Least important log lines to show: off, error, warn, info, debug or trace [default: warn]
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<Level>,
+    /// System calls that the threads may make, in the form of jailer/filters/mote.json [default: those that mote needs]
+    #[arg(long, value_name = "FILE", conflicts_with = "no_seccomp")]
+    seccomp_filter: Option<PathBuf>,
+    /// Let the threads make every system call: for debugging, a wall less around the guest
+    #[arg(long)]
+    no_seccomp: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -147,6 +154,12 @@ enum RunError {
         #[source]
         source: crate::config::FileError,
     },
+    #[error("{}", path.display())]
+    Filter {
+        path: PathBuf,
+        #[source]
+        source: FilterError,
+    },
     #[error("--cmdline")]
     Cmdline(#[source] boot::CmdlineError),
     #[error(transparent)]
@@ -165,7 +178,7 @@ pub(super) fn run(args: &RunArgs, timeline: Timeline, process_start: u64) -> Exi
         Err(error) => return super::fail(&crate::error_line(&error)),
     };
     let timeline = Arc::new(timeline);
-    let ending = run_machine(args, &timeline, since)
+    let ending = run_machine(args, &timeline, since, outputs.result.as_ref())
         .unwrap_or_else(|error| Ending::new(Outcome::Error, crate::error_line(&error)));
     timeline.mark(Phase::Exit);
     if let Some(message) = ending.message() {
@@ -181,7 +194,12 @@ pub(super) fn run(args: &RunArgs, timeline: Timeline, process_start: u64) -> Exi
     }
 }
 
-fn run_machine(args: &RunArgs, timeline: &Arc<Timeline>, since: Instant) -> Result<Ending, RunError> {
+fn run_machine(
+    args: &RunArgs,
+    timeline: &Arc<Timeline>,
+    since: Instant,
+    result: Option<&File>,
+) -> Result<Ending, RunError> {
     let (config, logger) = configure(args)?;
     let level = args.log_level.or(logger.level).unwrap_or_default();
     logger::start(level, logger.path.as_deref()).map_err(|source| RunError::Open {
@@ -195,13 +213,32 @@ fn run_machine(args: &RunArgs, timeline: &Arc<Timeline>, since: Instant) -> Resu
     let wake = Waker::new()?;
     let sink = Sink::new(io::stdout().as_fd().try_clone_to_owned()?)?;
     let console = Arc::new(ConsoleOutput::new(sink, wake.clone(), Arc::clone(timeline)));
-    let shared = Arc::new(Shared::new(Arc::clone(timeline), wake.clone()));
+    let filters = filters(args)?;
+    if filters.is_some() {
+        last_words::prepare(result)?;
+    }
+    let shared = Arc::new(Shared::new(Arc::clone(timeline), wake.clone(), filters));
 
     let machine = machine::build(&config, Arc::clone(&console), shared)?;
     let terminal = RawTerminal::enter()?;
     let wiring = Wiring { console, wake, signals, terminal: terminal.is_some() };
     let limits = Limits { timeout: args.timeout, shutdown: args.shutdown_timeout };
     Ok(Session::new(machine, wiring, limits, since)?.run())
+}
+
+/// The system calls that the threads may make; `None`: all.
+fn filters(args: &RunArgs) -> Result<Option<Filters>, RunError> {
+    match &args.seccomp_filter {
+        _ if args.no_seccomp => Ok(None),
+        None => Ok(Some(Filters::default())),
+        Some(path) => {
+            let mut json = Vec::new();
+            let file = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut json));
+            file.map_err(|source| RunError::Open { what: path.display().to_string(), source })?;
+            let filters = Filters::from_json(&json);
+            filters.map(Some).map_err(|source| RunError::Filter { path: path.clone(), source })
+        }
+    }
 }
 
 /// Flags or file, to a valid configuration.

@@ -11,5 +11,7 @@ mod terminal;
 
 pub use input::{ConsoleInput, Key};
 pub use output::{ConsoleOutput, Flushed, SerialOutput};
+pub(crate) use sink::prepare_to_tell;
 pub use sink::{Sink, tell};
+pub(crate) use terminal::restore_in_handler;
 pub use terminal::{RawTerminal, is_ours};

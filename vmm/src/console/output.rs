@@ -38,6 +38,8 @@ struct Buffer {
     stalled: bool,
     /// The reader is gone: bytes are dropped in silence, as by a terminal that was closed.
     closed: bool,
+    /// Why, until the event loop has said so.
+    unsaid: Option<io::Error>,
 }
 
 /// What the event loop has to do after a flush.
@@ -63,10 +65,11 @@ impl ConsoleOutput {
         if buffer.stalled {
             return;
         }
-        if byte == b'\n' || buffer.bytes.len() >= PIECE {
-            self.write_out(&mut buffer);
+        // A virtual CPU may make no other system call than write(2), which is all that a direct sink needs.
+        if self.sink.is_direct() && (byte == b'\n' || buffer.bytes.len() >= PIECE) {
+            buffer.write_some(&self.sink);
         }
-        let unfinished = !buffer.bytes.is_empty();
+        let unfinished = !buffer.bytes.is_empty() || buffer.unsaid.is_some();
         if unfinished && !buffer.announced {
             buffer.announced = true;
             drop(buffer);
@@ -88,8 +91,22 @@ impl ConsoleOutput {
     pub fn flush(&self) -> Flushed {
         let mut buffer = self.lock();
         buffer.announced = false;
-        self.write_out(&mut buffer);
-        if buffer.stalled { Flushed::Stalled } else { Flushed::Empty }
+        buffer.stalled = false;
+        while !buffer.bytes.is_empty() && !buffer.stalled {
+            buffer.stalled = !buffer.write_some(&self.sink);
+        }
+        let (stalled, unsaid) = (buffer.stalled, buffer.unsaid.take());
+        drop(buffer);
+        if let Some(error) = unsaid {
+            match error.kind() {
+                // A reader that has seen enough.
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                    log::debug!("the console's reader is gone; the guest's output is dropped");
+                }
+                _ => log::warn!("the guest's output cannot be written and is dropped: {error}"),
+            }
+        }
+        if stalled { Flushed::Stalled } else { Flushed::Empty }
     }
 
     /// Whether there is something that the event loop has been told to write.
@@ -102,38 +119,30 @@ impl ConsoleOutput {
         &self.sink
     }
 
-    fn write_out(&self, buffer: &mut Buffer) {
-        buffer.stalled = false;
-        while !buffer.bytes.is_empty() {
-            if buffer.closed {
-                buffer.bytes.clear();
-                return;
-            }
-            let (front, _) = buffer.bytes.as_slices();
-            match self.sink.write(front) {
-                Ok(written) => drop(buffer.bytes.drain(..written)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    buffer.stalled = true;
-                    return;
-                }
-                Err(error) => {
-                    buffer.closed = true;
-                    match error.kind() {
-                        // A reader that has seen enough.
-                        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-                            log::debug!("the console's reader is gone; the guest's output is dropped");
-                        }
-                        _ => log::warn!("the guest's output cannot be written and is dropped: {error}"),
-                    }
-                }
-            }
-        }
-    }
-
     /// A panic elsewhere does not make the bytes wrong.
     fn lock(&self) -> MutexGuard<'_, Buffer> {
         self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Buffer {
+    /// Writes what one call takes. `false`: nothing more just now.
+    fn write_some(&mut self, sink: &Sink) -> bool {
+        if self.closed {
+            self.bytes.clear();
+            return true;
+        }
+        match sink.write(self.bytes.as_slices().0) {
+            Ok(written) => drop(self.bytes.drain(..written)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(error) => {
+                self.closed = true;
+                self.bytes.clear();
+                self.unsaid = Some(error);
+            }
+        }
+        true
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -70,6 +71,25 @@ impl Sink {
         written.map_err(io::Error::from)
     }
 
+    /// Whether [`write`](Self::write) is one system call, write(2), and never waits for a reader.
+    pub(super) fn is_direct(&self) -> bool {
+        matches!(self.kind, Kind::File | Kind::NonBlocking)
+    }
+
+    /// Waits until something can be written, `other` can be read, or `deadline` passes.
+    pub(crate) fn wait_writable(&self, other: BorrowedFd<'_>, deadline: Instant) -> io::Result<()> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let time = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let mut fds = [PollFd::new(&self.fd, PollFlags::OUT), PollFd::from_borrowed_fd(other, PollFlags::IN)];
+        match poll(&mut fds, Some(&time)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// `time` is less than a second.
     fn writable_within(&self, time: Duration) -> bool {
         let mut fds = [PollFd::new(&self.fd, PollFlags::OUT)];
@@ -78,10 +98,36 @@ impl Sink {
     }
 }
 
-/// Says something to people, on stderr. Where nobody reads, or nobody is there, it is lost: a log line must not hold up
-/// the machine, nor the last message the exit code.
+/// Stderr, once it was opened for good.
+static STDERR: OnceLock<Sink> = OnceLock::new();
+
+fn open_stderr() -> io::Result<Sink> {
+    Sink::new(io::stderr().as_fd().try_clone_to_owned()?)
+}
+
+/// Opens stderr for a time when it cannot be opened any more. Returns it where a write to it is one system call that
+/// waits for nobody.
+pub(crate) fn prepare_to_tell() -> io::Result<Option<BorrowedFd<'static>>> {
+    let sink = match STDERR.get() {
+        Some(sink) => sink,
+        None => {
+            let sink = open_stderr()?;
+            STDERR.get_or_init(|| sink)
+        }
+    };
+    Ok(sink.is_direct().then(|| sink.as_fd()))
+}
+
+/// Says something to people, on stderr. Where nobody reads, or nobody is there, it is lost: a log line must
+/// not hold up the machine, nor the last message the exit code.
 pub fn tell(text: &str) {
-    let Some(sink) = io::stderr().as_fd().try_clone_to_owned().and_then(Sink::new).ok() else { return };
+    match STDERR.get() {
+        Some(sink) => tell_on(sink, text),
+        None => drop(open_stderr().map(|sink| tell_on(&sink, text))),
+    }
+}
+
+fn tell_on(sink: &Sink, text: &str) {
     let deadline = Instant::now() + PATIENCE;
     let mut rest = text.as_bytes();
     while !rest.is_empty() {

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock, TryLockError};
 
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 
@@ -57,8 +57,25 @@ pub fn is_ours(terminal: BorrowedFd<'_>) -> bool {
         // On a terminal that does not control our session there is no job control.
         return io::Error::last_os_error().raw_os_error() == Some(libc::ENOTTY);
     }
+    // Asked once: a seccomp filter forbids it later, and a shell moves a process to its group before the program starts.
+    static GROUP: OnceLock<libc::pid_t> = OnceLock::new();
     // SAFETY: only asks, and cannot fail.
-    foreground == unsafe { libc::getpgrp() }
+    foreground == *GROUP.get_or_init(|| unsafe { libc::getpgrp() })
+}
+
+/// Puts the terminal back as it was found, in a signal handler, by ioctls only.
+pub(crate) fn restore_in_handler() {
+    // Somebody who has the lock is restoring, or has not changed anything yet.
+    let saved = match SAVED.try_lock() {
+        Ok(saved) => saved,
+        Err(TryLockError::Poisoned(saved)) => saved.into_inner(),
+        Err(TryLockError::WouldBlock) => return,
+    };
+    if let Some((terminal, saved)) = &*saved
+        && is_ours(terminal.as_fd())
+    {
+        let _ = tcsetattr(terminal, OptionalActions::Now, saved);
+    }
 }
 
 /// Puts the terminal back as it was found. A second call does nothing.

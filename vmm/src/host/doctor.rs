@@ -60,7 +60,7 @@ pub fn examine() -> Vec<Check> {
         }
         Err(error) => checks.push(Check::missing("/dev/kvm", "cannot be used", crate::error_line(&error))),
     }
-    checks.extend([huge_pages(), transparent_huge_pages(), cgroups(), tap()]);
+    checks.extend([huge_pages(), transparent_huge_pages(), cgroups(), tap(), seccomp()]);
     checks
 }
 
@@ -185,6 +185,19 @@ fn cgroups() -> Check {
             "not mounted",
             "machines cannot be limited: mount -t cgroup2 none /sys/fs/cgroup",
         ),
+    }
+}
+
+fn seccomp() -> Check {
+    let actions = read("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
+    if actions.split_ascii_whitespace().any(|action| action == "trap") {
+        Check::good("seccomp", "filters can be installed")
+    } else {
+        Check::limited(
+            "seccomp",
+            "not in this kernel",
+            "a kernel with CONFIG_SECCOMP_FILTER; --no-seccomp starts machines without that wall",
+        )
     }
 }
 

@@ -7,10 +7,10 @@
 
 use std::cell::Cell;
 use std::sync::Once;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 
 use kvm_bindings::kvm_run;
-use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler, unblock_signal};
+use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler, unblock_signal};
 
 thread_local! {
     /// `immediate_exit` of the vCPU that runs on this thread; null elsewhere.
@@ -39,10 +39,31 @@ pub fn install_kick_handler() -> std::io::Result<()> {
     result
 }
 
+/// A thread, for [`kick`]s. Kicking it is one system call, unlike pthread_kill(3).
+#[derive(Default)]
+pub struct Kickable {
+    process: AtomicI32,
+    thread: AtomicI32,
+}
+
+impl Kickable {
+    /// It is the calling thread. To be called before that looks for orders for the first time.
+    pub fn set_current(&self) {
+        self.process.store(std::process::id().cast_signed(), Ordering::SeqCst);
+        // Not libc's: std knows that as a weak symbol, which a static link may leave without a function.
+        self.thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::SeqCst);
+    }
+}
+
 /// Makes the vCPU thread leave KVM_RUN, now or as soon as it would enter it.
-pub fn kick<T>(thread: &std::thread::JoinHandle<T>) {
-    // The only failure is a thread that has ended, which needs no kick.
-    let _ = thread.kill(SIGRTMIN());
+pub fn kick(target: &Kickable) {
+    let (process, thread) = (target.process.load(Ordering::SeqCst), target.thread.load(Ordering::SeqCst));
+    // One that is not there yet will look for orders before it enters the guest.
+    if thread != 0 {
+        // SAFETY: a signal to a thread of this process, which has a handler for it. The only failure is a thread that
+        // has ended, which needs no kick.
+        unsafe { libc::syscall(libc::SYS_tgkill, process, thread, SIGRTMIN()) };
+    }
 }
 
 /// While it lives, kicks to this thread reach the vCPU whose `kvm_run` it was made from.

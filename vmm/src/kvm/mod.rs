@@ -17,7 +17,7 @@ mod vm;
 
 pub use exit::VmExit;
 pub use kick::install_kick_handler;
-pub use kick::kick;
+pub use kick::{Kickable, kick};
 pub use line::{FastLine, IrqLine};
 pub use signal::Signal;
 pub use vcpu::{CrashSite, Vcpu};

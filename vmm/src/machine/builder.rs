@@ -71,7 +71,7 @@ pub fn build(
 ) -> Result<Machine, BuildError> {
     let timeline = Arc::clone(&shared.timeline);
     let mut image = KernelImage::open(&config.kernel)?;
-    let virtio = devices::open(config)?;
+    let virtio = devices::open(config, shared.confines())?;
 
     let kvm = Arc::new(kvm::open()?);
     let cpus = config.cpus.get();
@@ -85,6 +85,7 @@ pub fn build(
 
     let threads = VcpuThreads::spawn(&kvm, &ram, &shared, cpus)?;
     threads.set_cpuid(kvm::supported_cpuid(&kvm)?);
+    shared.learn_host();
 
     let windows: Vec<Window> = virtio.iter().map(|&(window, _)| window).collect();
     let entry = load_guest(config, &mut image, &ram, &windows)?;

@@ -42,11 +42,15 @@ pub enum OpenError {
 }
 
 /// Opens what the devices stand for, in the order of their places. Files and interfaces that are missing show before
-/// there is a VM.
-pub(super) fn open(config: &VmConfig) -> Result<Vec<Placed>, OpenError> {
+/// there is a VM. `prepared`: what needs system calls that are forbidden later is made now.
+pub(super) fn open(config: &VmConfig, prepared: bool) -> Result<Vec<Placed>, OpenError> {
     let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::new();
     for disk in &config.disks {
-        devices.push(Box::new(open_disk(disk)?));
+        let mut block = open_disk(disk)?;
+        if prepared {
+            block.prepare()?;
+        }
+        devices.push(Box::new(block));
     }
     for nic in &config.nics {
         devices.push(Box::new(open_nic(nic)?));

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use ::devices::Trigger;
 use boot::EntryState;
+use jailer::seccomp::{InstallError, Thread};
 
 pub use attach::Attached;
 pub use builder::{BuildError, build};
@@ -117,6 +118,11 @@ impl Machine {
     /// Where the machine is in its life.
     pub fn lifecycle(&self) -> Lifecycle {
         if self.shared.ending().is_some() { Lifecycle::Stopped } else { self.lifecycle }
+    }
+
+    /// Leaves the calling thread only the system calls of an event loop, if the machine has filters.
+    pub fn confine_event_loop(&self) -> Result<(), InstallError> {
+        self.shared.confine(Thread::Vmm)
     }
 
     /// Created -> running.

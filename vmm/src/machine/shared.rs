@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use jailer::seccomp::{Filters, InstallError, Thread};
+
 use super::control::{Order, RunControl};
 use crate::event_loop::Waker;
 use crate::outcome::Ending;
@@ -18,23 +20,40 @@ pub struct Shared {
     pub control: RunControl,
     /// When each phase was reached.
     pub timeline: Arc<Timeline>,
+    /// What the machine's threads may ask of the kernel; `None`: everything.
+    filters: Option<Filters>,
     program: OnceLock<Program>,
     ending: OnceLock<Ending>,
+    /// The KVM that emulates the guest's kernel, where this host has such a one.
+    emulator: OnceLock<&'static str>,
     guest_status: AtomicU16,
     wake: Waker,
 }
 
 impl Shared {
-    /// `wake` rouses the event loop when the machine ends.
-    pub fn new(timeline: Arc<Timeline>, wake: Waker) -> Self {
+    /// `wake` rouses the event loop when the machine ends; `filters` are its threads' system calls, all of
+    /// them where it is `None`.
+    pub fn new(timeline: Arc<Timeline>, wake: Waker, filters: Option<Filters>) -> Self {
         Self {
             control: RunControl::default(),
             timeline,
+            filters,
             program: OnceLock::new(),
             ending: OnceLock::new(),
+            emulator: OnceLock::new(),
             guest_status: AtomicU16::new(NO_STATUS),
             wake,
         }
+    }
+
+    /// Leaves the calling thread only the system calls of a `thread`, if the machine has filters.
+    pub(crate) fn confine(&self, thread: Thread) -> Result<(), InstallError> {
+        self.filters.as_ref().map_or(Ok(()), |filters| filters.install(thread))
+    }
+
+    /// Whether threads will be confined, and not be able to make an io_uring any more.
+    pub(super) fn confines(&self) -> bool {
+        self.filters.is_some()
     }
 
     /// Rouses the event loop.
@@ -51,6 +70,18 @@ impl Shared {
     /// What the vCPUs run.
     pub(crate) fn program(&self) -> Option<&Program> {
         self.program.get()
+    }
+
+    /// Looks at the host for what a report about a crash may have to say: a confined thread cannot.
+    pub(super) fn learn_host(&self) {
+        if let Some(backend) = crate::host::emulating_backend() {
+            let _ = self.emulator.set(backend);
+        }
+    }
+
+    /// The KVM that emulates the guest's kernel, where this host has such a one.
+    pub(crate) fn emulator(&self) -> Option<&'static str> {
+        self.emulator.get().copied()
     }
 
     /// Keeps the guest's status byte; the last one counts.
