@@ -1,0 +1,8 @@
+//! What stands between a guest that has broken the VMM and the host.
+//!
+//! [`jail`] is the `mote-jailer` program: it starts a VMM in a place that holds nothing but what that needs, as a user
+//! of its own, with no capability, and with a bounded share of the host.
+//!
+//! What this crate refuses to do: know what runs inside. It imports neither `vmm` nor `boot` nor `devices`.
+
+pub mod jail;
