@@ -5,7 +5,7 @@ use std::path::Path;
 use super::cgroup;
 use super::config::Id;
 use super::error::{JailError, cannot};
-use super::home::Home;
+use super::home::{self, Home};
 
 /// Removes the directories and cgroups of the jails called `id`, and kills what still runs in these cgroups. A jail that
 /// is being kept is refused. Where there is nothing, nothing is to be done.
@@ -15,5 +15,6 @@ pub(super) fn run(base: &Path, id: &Id) -> Result<(), JailError> {
         cgroup::remove(&cgroups)?;
         home.remove()?;
     }
-    Ok(())
+    // A keeper may have been killed before it had a directory of its own.
+    home::remove_empty(base)
 }

@@ -47,6 +47,9 @@ pub(super) enum PathFault {
     /// Not for this machine.
     #[error("it is no ELF executable for x86-64")]
     NotElf,
+    /// What setns(2) would refuse, or take for another kind of namespace.
+    #[error("it is no network namespace: ip netns add NAME makes one, /run/netns/NAME")]
+    NoNetns,
     /// Changed between the check and its use.
     #[error("it was exchanged while the jail was being built")]
     Exchanged,

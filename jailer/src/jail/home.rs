@@ -88,12 +88,8 @@ impl Home {
         let what = || format!("read {}", base.display());
         let base_fd = open_base(base)?;
         let mut found = Vec::new();
-        for entry in Dir::read_from(&base_fd).map_err(cannot(what()))? {
-            let entry = entry.map_err(cannot(what()))?;
-            let program = OsStr::from_bytes(entry.file_name().to_bytes());
-            if program == "." || program == ".." {
-                continue;
-            }
+        for program in programs(&base_fd, base)? {
+            let program = program.as_os_str();
             let path = path_of(base, program, id);
             let Ok(parent) = open_directory(&base_fd, program, &path) else { continue };
             let directory = match open_directory(&parent, OsStr::new(id.as_str()), &path) {
@@ -145,7 +141,7 @@ impl Home {
 
     /// Writes the PID of the program, in our PID namespace, to `root/<program>.pid`, as Firecracker's jailer does.
     pub(super) fn record_pid(&self, pid: rustix::process::Pid) -> io::Result<()> {
-        self.write(self.root()?, &self.pid_file(), pid.as_raw_nonzero().to_string().as_bytes())
+        self.write(self.root()?, self.pid_file(), pid.as_raw_nonzero().to_string().as_bytes())
     }
 
     /// Removes the directory, and that of the program's jails if it was the last.
@@ -174,6 +170,27 @@ impl Home {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         std::fs::File::from(openat(directory, name, flags, Mode::from_raw_mode(0o644))?).write_all(bytes)
     }
+}
+
+/// Removes those directories of programs that hold no jail. A keeper that is about to use one makes it again.
+pub(super) fn remove_empty(base: &Path) -> Result<(), JailError> {
+    let base_fd = open_base(base)?;
+    for program in programs(&base_fd, base)? {
+        // Not empty: it holds jails.
+        let _ = unlinkat(&base_fd, &program, AtFlags::REMOVEDIR);
+    }
+    Ok(())
+}
+
+/// The entries of a base directory.
+fn programs(base_fd: &OwnedFd, base: &Path) -> Result<Vec<OsString>, JailError> {
+    let read = || -> rustix::io::Result<Vec<OsString>> {
+        let names = Dir::read_from(base_fd)?
+            .map(|entry| Ok(OsStr::from_bytes(entry?.file_name().to_bytes()).to_owned()));
+        let names = names.collect::<rustix::io::Result<Vec<_>>>()?;
+        Ok(names.into_iter().filter(|name| name != "." && name != "..").collect())
+    };
+    read().map_err(cannot(format!("read {}", base.display())))
 }
 
 fn path_of(base: &Path, program: &OsStr, id: &Id) -> PathBuf {

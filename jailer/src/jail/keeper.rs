@@ -13,7 +13,7 @@ use rustix::process::{
 };
 
 use super::error::{JailError, cannot, error_line};
-use super::sys::{Child, next_signal, take_signals};
+use super::sys::{Child, TakenSignals};
 
 /// What is passed on.
 const SIGNALS: [libc::c_int; 6] =
@@ -72,11 +72,16 @@ impl Teller {
 }
 
 /// The signals that are to be passed on, from now on.
-pub(super) struct Signals(OwnedFd);
+pub(super) struct Signals(TakenSignals);
 
 impl Signals {
     pub(super) fn take_over() -> Result<Self, JailError> {
-        take_signals(&SIGNALS).map(Self).map_err(cannot("take over the signals"))
+        TakenSignals::new(&SIGNALS).map(Self).map_err(cannot("take over the signals"))
+    }
+
+    /// In the jail: the program gets them itself.
+    pub(super) fn give_back(&self) -> Result<(), JailError> {
+        self.0.give_back().map_err(cannot("give back the signals"))
     }
 
     /// Waits until `child` has ended and gives its exit code, or 128 + the signal that ended it.
@@ -87,7 +92,7 @@ impl Signals {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
-            while let Some(arrived) = next_signal(&self.0) {
+            while let Some(arrived) = self.0.next() {
                 // The terminal has sent it to the jail too.
                 if !arrived.from_terminal {
                     pass_on(child, arrived.signal);

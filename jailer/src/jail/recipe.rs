@@ -10,7 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, fstatfs};
+use rustix::io::Errno;
 use rustix::process::{fchdir, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -24,7 +25,10 @@ use super::keeper::{self, News, Signals, Teller};
 use super::room::{Room, Source};
 use super::rootless::Outside;
 use super::sys::{self, Cloned};
-use super::{kernel_lock, path, privileges};
+use super::{kernel_lock, privileges};
+
+/// What statfs(2) calls the file system of namespaces.
+const NSFS_MAGIC: i64 = 0x6e73_6673;
 
 /// Everything of the command line, checked.
 struct Checked<'a> {
@@ -133,7 +137,7 @@ fn jail(
             Cloned::Parent(child) => child,
             Cloned::Child => {
                 let teller = news.teller();
-                let Err(error) = enter(checked, cgroups, &teller);
+                let Err(error) = signals.give_back().and_then(|()| enter(checked, cgroups, &teller));
                 teller.fail(&error);
                 std::process::exit(1)
             }
@@ -168,7 +172,8 @@ fn enter(checked: &Checked, cgroups: &Cgroups, teller: &Teller) -> Result<Infall
     if let Some(netns) = &checked.netns {
         move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).map_err(|error| {
             let path = config.netns.clone().unwrap_or_default();
-            JailError::Path { flag: "--netns", path, fault: error.into() }
+            let fault = if error == Errno::INVAL { PathFault::NoNetns } else { error.into() };
+            JailError::Path { flag: "--netns", path, fault }
         })?;
     }
 
@@ -201,13 +206,13 @@ fn enter(checked: &Checked, cgroups: &Cgroups, teller: &Teller) -> Result<Infall
     Err(JailError::Path { flag: "--exec-file", path: config.exec_file.clone(), fault: error.into() })
 }
 
-fn open_netns(given: &Path) -> Result<OwnedFd, JailError> {
+/// The only path whose links are followed: /var/run/netns is one, and so is /proc/<pid>/ns/net.
+fn open_netns(path: &Path) -> Result<OwnedFd, JailError> {
     let open = || -> Result<OwnedFd, PathFault> {
-        // ip-netns(8) puts them below /var/run, which is a link on most hosts.
-        let path = given.canonicalize()?;
-        path::open(&path, OFlags::RDONLY | OFlags::NONBLOCK)
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+        if fstatfs(&fd)?.f_type == NSFS_MAGIC { Ok(fd) } else { Err(PathFault::NoNetns) }
     };
-    open().map_err(|fault| JailError::Path { flag: "--netns", path: given.to_owned(), fault })
+    open().map_err(|fault| JailError::Path { flag: "--netns", path: path.to_owned(), fault })
 }
 
 fn to_null(null: &OwnedFd) -> Result<(), JailError> {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::Pid;
-use vmm_sys_util::signal::{block_signal, create_sigset};
+use vmm_sys_util::signal::{Error as SignalError, block_signal, create_sigset, unblock_signal};
 
 /// One of the two that [`clone`] returns in.
 pub(super) enum Cloned {
@@ -92,39 +92,65 @@ pub(super) fn restrict_mount(mount: impl AsFd, attributes: u64, recursive: libc:
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Blocks `signals` and makes them readable from a descriptor; those that are ignored stay ignored.
-pub(super) fn take_signals(signals: &[libc::c_int]) -> io::Result<OwnedFd> {
-    let wanted: Vec<libc::c_int> = signals.iter().copied().filter(|&signal| !ignored(signal)).collect();
-    for &signal in &wanted {
-        if let Err(vmm_sys_util::signal::Error::BlockSignal(error)) = block_signal(signal) {
-            return Err(io::Error::from_raw_os_error(error.errno()));
-        }
-    }
-    let set = create_sigset(&wanted).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
-    // SAFETY: `set` is a valid signal set, and -1 asks for a new descriptor.
-    let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
-    check(fd)?;
-    // SAFETY: a descriptor just made, owned by nobody else.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+/// Signals that arrive as data of a descriptor.
+pub(super) struct TakenSignals {
+    fd: OwnedFd,
+    blocked: Vec<libc::c_int>,
 }
 
-/// A signal from [`take_signals`]' descriptor.
+impl TakenSignals {
+    /// Blocks `signals` and makes them readable; those that are ignored stay ignored.
+    pub(super) fn new(signals: &[libc::c_int]) -> io::Result<Self> {
+        let wanted: Vec<libc::c_int> = signals.iter().copied().filter(|&signal| !ignored(signal)).collect();
+        let mut blocked = Vec::new();
+        for &signal in &wanted {
+            match block_signal(signal) {
+                Ok(()) => blocked.push(signal),
+                Err(SignalError::BlockSignal(error)) => {
+                    return Err(io::Error::from_raw_os_error(error.errno()));
+                }
+                // Blocked already.
+                Err(_) => {}
+            }
+        }
+        let set = create_sigset(&wanted).map_err(|error| io::Error::from_raw_os_error(error.errno()))?;
+        // SAFETY: `set` is a valid signal set, and -1 asks for a new descriptor.
+        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_NONBLOCK | libc::SFD_CLOEXEC) };
+        check(fd)?;
+        // SAFETY: a descriptor just made, owned by nobody else.
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) }, blocked })
+    }
+
+    /// In a child: unblocks what [`Self::new`] has blocked. What is blocked stays so over an exec.
+    pub(super) fn give_back(&self) -> io::Result<()> {
+        let failed = |error| io::Error::other(format!("{error:?}"));
+        self.blocked.iter().try_for_each(|&signal| unblock_signal(signal).map_err(failed))
+    }
+
+    /// The next one that has arrived.
+    pub(super) fn next(&self) -> Option<Arrived> {
+        let mut record = [0u8; size_of::<libc::signalfd_siginfo>()];
+        let length = rustix::io::read(&self.fd, &mut record).ok()?;
+        // ssi_signo, ssi_errno, ssi_code are the first fields (signalfd(2)).
+        let signo = record.first_chunk::<4>().filter(|_| length == record.len())?;
+        let code = record.get(8..12)?.try_into().ok()?;
+        let from_terminal = i32::from_ne_bytes(code) == libc::SI_KERNEL;
+        Some(Arrived { signal: i32::from_ne_bytes(*signo), from_terminal })
+    }
+}
+
+impl AsFd for TakenSignals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// One of [`TakenSignals`].
 pub(super) struct Arrived {
     /// Its number.
     pub signal: i32,
     /// Whether a terminal sent it, which sends it to every process of its foreground group.
     pub from_terminal: bool,
-}
-
-/// The next signal that has arrived.
-pub(super) fn next_signal(fd: impl AsFd) -> Option<Arrived> {
-    let mut record = [0u8; size_of::<libc::signalfd_siginfo>()];
-    let length = rustix::io::read(fd, &mut record).ok()?;
-    // ssi_signo, ssi_errno, ssi_code are the first fields (signalfd(2)).
-    let signo = record.first_chunk::<4>().filter(|_| length == record.len())?;
-    let code = record.get(8..12)?.try_into().ok()?;
-    let from_terminal = i32::from_ne_bytes(code) == libc::SI_KERNEL;
-    Some(Arrived { signal: i32::from_ne_bytes(*signo), from_terminal })
 }
 
 fn ignored(signal: libc::c_int) -> bool {
