@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use super::cgroup;
 use super::config::Id;
 use super::error::{JailError, cannot};
 use super::home::{self, Home};
@@ -12,7 +11,7 @@ use super::home::{self, Home};
 pub(super) fn run(base: &Path, id: &Id) -> Result<(), JailError> {
     for home in Home::find(base, id)? {
         let cgroups = home.cgroups().map_err(cannot(format!("read what {} lists", home.path().display())))?;
-        cgroup::remove(&cgroups)?;
+        cgroups.remove()?;
         home.remove()?;
     }
     // A keeper may have been killed before it had a directory of its own.

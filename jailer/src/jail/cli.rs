@@ -148,6 +148,9 @@ fn configure(cli: Cli) -> Result<JailConfig, JailError> {
         arguments: cli.arguments,
     };
     check_places(&config)?;
+    if !config.rootless && !rustix::process::geteuid().is_root() {
+        return Err(JailError::Refused("a jail takes root, or --rootless".to_owned()));
+    }
     Ok(config)
 }
 

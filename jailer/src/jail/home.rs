@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, flock, fstat, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 
+use super::cgroup::Record;
 use super::config::Id;
 use super::error::{JailError, PathFault, cannot};
 use super::path;
@@ -23,6 +24,9 @@ use super::path;
 const FLAG: &str = "--chroot-base-dir";
 const ROOT: &str = "root";
 const CGROUPS: &str = "cgroups";
+/// What a line of that begins with.
+const GROUP: &str = "group ";
+const PARENT: &str = "parent ";
 /// A directory that another jail, at its end, removes before we have ours in it is made again; this often at most.
 const TRIES: usize = 100;
 
@@ -118,25 +122,35 @@ impl Home {
         Ok(openat(&self.directory, ROOT, flags, Mode::empty())?)
     }
 
-    /// Writes down which cgroups the jail has.
-    pub(super) fn record_cgroups(&self, paths: &[PathBuf]) -> io::Result<()> {
-        let lines: Vec<u8> =
-            paths.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\n"].concat()).collect();
-        self.write(&self.directory, CGROUPS, &lines)
+    /// Writes down which cgroups the jail has, one a line: `group PATH`, or `parent PATH`.
+    pub(super) fn record_cgroups(&self, record: &Record) -> io::Result<()> {
+        let line =
+            |kind: &str, path: &PathBuf| [kind.as_bytes(), path.as_os_str().as_bytes(), b"\n"].concat();
+        let groups = record.groups.iter().map(|path| line(GROUP, path));
+        let parents = record.parents.iter().map(|path| line(PARENT, path));
+        self.write(&self.directory, CGROUPS, &groups.chain(parents).collect::<Vec<_>>().concat())
     }
 
     /// Which cgroups the jail has.
-    pub(super) fn cgroups(&self) -> io::Result<Vec<PathBuf>> {
+    pub(super) fn cgroups(&self) -> io::Result<Record> {
+        let mut record = Record::default();
         let file = match openat(&self.directory, CGROUPS, OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
             Ok(file) => file,
-            Err(Errno::NOENT) => return Ok(Vec::new()),
+            Err(Errno::NOENT) => return Ok(record),
             Err(error) => return Err(error.into()),
         };
         let mut text = Vec::new();
         std::fs::File::from(file).read_to_end(&mut text)?;
         // A line without its end was being written when its writer was killed: its cgroup was not made.
-        let lines = text.split_inclusive(|&byte| byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
-        Ok(lines.map(|line| PathBuf::from(OsStr::from_bytes(line))).collect())
+        for line in text.split_inclusive(|&byte| byte == b'\n').filter_map(|line| line.strip_suffix(b"\n")) {
+            let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+            if let Some(group) = line.strip_prefix(GROUP.as_bytes()) {
+                record.groups.push(path(group));
+            } else if let Some(parent) = line.strip_prefix(PARENT.as_bytes()) {
+                record.parents.push(path(parent));
+            }
+        }
+        Ok(record)
     }
 
     /// Writes the PID of the program, in our PID namespace, to `root/<program>.pid`, as Firecracker's jailer does.

@@ -101,7 +101,7 @@ fn keep(checked: &Checked, plan: &Plan, caller: &mut Option<Teller>) -> Result<u
     // 5. The jail's directory, which is its lock. The list of its cgroups is written before they are made.
     let home = Home::create(&checked.config.base, &checked.program.name, &checked.config.id)?;
     let ended = home
-        .record_cgroups(&plan.paths())
+        .record_cgroups(&plan.record())
         .map_err(cannot("write down the jail's cgroups"))
         // 6. Its cgroups, with their limits.
         .and_then(|()| plan.create())

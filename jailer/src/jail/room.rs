@@ -19,7 +19,7 @@ use rustix::mount::{
     UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree,
     unmount,
 };
-use rustix::process::{chdir, fchdir, pivot_root};
+use rustix::process::{chdir, chroot, fchdir, pivot_root};
 
 use super::config::{Bind, JailConfig};
 use super::error::{JailError, PathFault, cannot};
@@ -30,6 +30,8 @@ use super::sys::restrict_mount;
 /// Directories, mount points and nodes; no data.
 const SIZE: &str = "64k";
 const INODES: &str = "1024";
+/// Its only directory.
+const ROOT: &str = "root";
 /// What a VMM may need, where the host has it.
 pub(super) const DEVICES: [&str; 4] = ["kvm", "net/tun", "urandom", "userfaultfd"];
 
@@ -76,6 +78,10 @@ impl Source {
 
 /// A room whose door is still open.
 pub(super) struct Room {
+    /// The file system, of which no more than one directory is used.
+    mount: OwnedFd,
+    /// That directory: the jail's root. The kernel lets no process make a user namespace, and so become root of one, whose
+    /// root directory is not that of its mount namespace (user_namespaces(7), EPERM).
     root: OwnedFd,
     uid: u32,
     gid: u32,
@@ -89,10 +95,11 @@ impl Room {
     pub(super) fn build(config: &JailConfig) -> Result<Self, JailError> {
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
             .map_err(cannot("take the mounts out of the host's reach"))?;
-        let root = make_tmpfs().map_err(cannot("make the room, a tmpfs"))?;
-        move_mount(&root, "", CWD, ".", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        let mount = make_tmpfs().map_err(cannot("make the room, a tmpfs"))?;
+        move_mount(&mount, "", CWD, ".", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
             .map_err(cannot("mount the room"))?;
-        Ok(Self { root, uid: config.uid, gid: config.gid, rootless: config.rootless })
+        let root = make_directory(&mount, ROOT).map_err(cannot("make the room's floor"))?;
+        Ok(Self { mount, root, uid: config.uid, gid: config.gid, rootless: config.rootless })
     }
 
     /// Device nodes, owned by the jail's user.
@@ -143,12 +150,13 @@ impl Room {
     /// Makes the room the root of everything, lets the host's mounts go, and forbids every change.
     pub(super) fn close(self) -> Result<(), JailError> {
         let enter = || -> io::Result<()> {
-            fchdir(&self.root)?;
+            fchdir(&self.mount)?;
             // pivot_root(2): the old root is mounted upon the new one, where it can be unmounted without a directory for it.
             pivot_root(".", ".")?;
             unmount(".", UnmountFlags::DETACH)?;
+            chroot(ROOT)?;
             chdir("/")?;
-            restrict_mount(&self.root, MOUNT_ATTR_RDONLY, 0)
+            restrict_mount(&self.mount, MOUNT_ATTR_RDONLY, 0)
         };
         enter().map_err(cannot("make the room the root"))
     }
@@ -194,15 +202,19 @@ impl Room {
         let mut names: Vec<&Path> = inside.components().map(|part| part.as_os_str().as_ref()).collect();
         let last = names.pop().unwrap_or(inside).to_owned();
         for name in names {
-            match mkdirat(&directory, name, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
-            let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            directory = openat(&directory, name, flags, Mode::empty())?;
+            directory = make_directory(&directory, name)?;
         }
         Ok((directory, last))
     }
+}
+
+/// Opens a directory, which is made if it is not there.
+fn make_directory(parent: &OwnedFd, name: impl rustix::path::Arg + Copy) -> io::Result<OwnedFd> {
+    match mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(openat(parent, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 fn make_tmpfs() -> io::Result<OwnedFd> {

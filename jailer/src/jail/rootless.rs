@@ -26,7 +26,9 @@ impl Outside {
             "without root: to the host, the jail's user {} and group {} are you yourself, {} and {}",
             config.uid, config.gid, outside.uid, outside.gid
         ));
-        say(&format!("without root: your supplementary groups stay: {}", groups.join(" ")));
+        if !groups.is_empty() {
+            say(&format!("without root: your supplementary groups stay: {}", groups.join(" ")));
+        }
         say("without root: devices are the host's own, with the host's permissions");
         if config.cgroups.settings.is_empty() {
             say(

@@ -14,8 +14,8 @@ use super::hierarchy::Hierarchy;
 use crate::jail::config::{CgroupSetting, CgroupVersion, Id};
 use crate::jail::error::{JailError, cannot};
 
-/// Marks the groups that were made on the way down, to be removed with the last jail. Others stay: an operator may have
-/// set limits there.
+/// Marks the groups that were made on the way down, to be removed with the last jail below them, whoever that belongs to.
+/// Others stay: an operator may have set limits there.
 const MADE_BY_US: &str = "trusted.mote-jailer";
 /// A parent that another jail, at its end, removes before we have ours in it is made again; this often at most.
 const TRIES: usize = 100;
@@ -95,7 +95,7 @@ impl AsFd for Group {
 }
 
 /// Kills what runs in these groups, and removes them and those of their parents that jailers have made and that are empty.
-pub(in crate::jail) fn remove(paths: &[impl AsRef<Path>]) -> Result<(), JailError> {
+pub(super) fn remove(paths: &[impl AsRef<Path>]) -> Result<(), JailError> {
     for path in paths.iter().map(AsRef::as_ref) {
         let what = || format!("remove the cgroup {}", path.display());
         let deadline = Instant::now() + PATIENCE;
@@ -110,6 +110,14 @@ pub(in crate::jail) fn remove(paths: &[impl AsRef<Path>]) -> Result<(), JailErro
         let _ = path.ancestors().skip(1).take_while(empty).count();
     }
     Ok(())
+}
+
+/// Removes those of these groups that are empty.
+pub(super) fn remove_empty(paths: &[PathBuf]) {
+    for path in paths {
+        // In use: by other jails.
+        let _ = remove_directory(path);
+    }
 }
 
 fn remove_directory(path: &Path) -> Result<(), Errno> {
@@ -166,12 +174,15 @@ fn descend(
         path.push(name);
         let name: &Path = name.as_ref();
         let made = mkdirat(&directory, name, Mode::from_raw_mode(0o755));
+        if let Err(error) = made
+            && error != Errno::EXIST
+        {
+            return Err(Descent::Failed(cannot(format!("make the cgroup {}", path.display()))(error)));
+        }
         let next = open(&directory, name).map_err(|error| failed(&path, error.into()))?;
-        match made {
+        if made.is_ok() {
             // Without the mark it is not removed: a user without the right to set it loses no more than that.
-            Ok(()) => drop(fsetxattr(&next, MADE_BY_US, b"1", XattrFlags::empty())),
-            Err(Errno::EXIST) => {}
-            Err(error) => return Err(failed(&path, error.into())),
+            let _ = fsetxattr(&next, MADE_BY_US, b"1", XattrFlags::empty());
         }
         if version == CgroupVersion::V1 {
             inherit_cpuset(&directory, &next).map_err(|error| failed(&path, error))?;

@@ -16,7 +16,23 @@ use hierarchy::Hierarchy;
 use super::config::{CgroupConfig, CgroupSetting, CgroupVersion, Id};
 use super::error::{JailError, cannot};
 
-pub(super) use group::remove;
+/// What `--clean` has to know of a jail's cgroups, written down before any of them is made.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    /// The jail's own.
+    pub groups: Vec<PathBuf>,
+    /// Parents that did not exist, from the innermost on.
+    pub parents: Vec<PathBuf>,
+}
+
+impl Record {
+    /// Kills what runs in the jail's groups, and removes these and what was made to have them in.
+    pub(super) fn remove(&self) -> Result<(), JailError> {
+        group::remove(&self.groups)?;
+        group::remove_empty(&self.parents);
+        Ok(())
+    }
+}
 
 /// Which groups there are to be; nothing is made yet.
 pub(super) struct Plan {
@@ -79,10 +95,16 @@ impl Plan {
         Ok(())
     }
 
-    /// Where the groups will be.
-    pub(super) fn paths(&self) -> Vec<PathBuf> {
-        let leaf = self.parent.join(self.id.as_str());
-        self.parts.iter().map(|(hierarchy, _)| hierarchy.path.join(&leaf)).collect()
+    /// What will be there.
+    pub(super) fn record(&self) -> Record {
+        let mut record = Record::default();
+        for (hierarchy, _) in &self.parts {
+            let parents = self.parent.ancestors().filter(|parent| !parent.as_os_str().is_empty());
+            let parents = parents.map(|parent| hierarchy.path.join(parent)).filter(|parent| !parent.exists());
+            record.parents.extend(parents);
+            record.groups.push(hierarchy.path.join(&self.parent).join(self.id.as_str()));
+        }
+        record
     }
 
     /// Makes them and sets what was asked for. Where that fails, nothing is left.
@@ -124,6 +146,6 @@ impl Cgroups {
     /// Removes the groups; nothing may run in them any more.
     pub(super) fn remove(&self) -> Result<(), JailError> {
         let paths: Vec<&Path> = self.groups.iter().map(Group::path).collect();
-        remove(&paths)
+        group::remove(&paths)
     }
 }

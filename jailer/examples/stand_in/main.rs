@@ -1,5 +1,7 @@
 //! A program to be jailed in mote's place: does what its arguments say, and tells what it finds.
 
+mod escapes;
+
 use std::fs;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -19,6 +21,8 @@ fn main() -> ExitCode {
         ["list", path] => answer(list(path)),
         ["echo", ref words @ ..] => answer(Ok(words.join("|"))),
         ["descriptors"] => answer(Ok(descriptors())),
+        ["write-direct", path, mib] => answer(write_direct(path, mib.parse().unwrap_or(0))),
+        ["escape", ref which @ ..] => escapes::try_all(which.contains(&"--all")),
         ["hog"] => hog(),
         ["spin"] => spin(),
         ["fork"] => answer(fork_many()),
@@ -108,6 +112,18 @@ fn descriptors() -> String {
 fn is_open(fd: i32) -> bool {
     // SAFETY: reads a descriptor's flags, or fails.
     unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+/// Past the page cache, a page at a time would take too long: 64 KiB.
+fn write_direct(path: &str, mib: usize) -> io::Result<String> {
+    use std::os::unix::fs::OpenOptionsExt;
+    const CHUNK: usize = 64 << 10;
+    let memory = vec![7u8; CHUNK + 4096];
+    let begin = memory.as_ptr().align_offset(4096);
+    let chunk = memory.get(begin..begin + CHUNK).ok_or(io::ErrorKind::Other)?;
+    let mut file = fs::OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path)?;
+    (0..(mib << 20) / CHUNK).try_for_each(|_| file.write_all(chunk))?;
+    Ok("written".to_owned())
 }
 
 /// Takes memory until it is stopped.
