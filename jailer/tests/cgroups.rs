@@ -46,7 +46,7 @@ fn memory_is_bounded_and_the_neighbour_undisturbed() {
     assert!(neighbour.try_wait().expect("a child").is_none(), "the neighbour has ended");
     end(&place, &mut neighbour, "b");
     place.assert_empty();
-    support::assert_no_cgroup("a");
+    support::assert_no_cgroup();
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn processes_are_bounded() {
     need_cgroups!();
     let place = Place::new();
     run(&place, &["pids.max=10".to_owned()], &["fork"]).assert_said("9\n");
-    support::assert_no_cgroup("a");
+    support::assert_no_cgroup();
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn cpusets_are_inherited() {
     need_cgroups!();
     let place = Place::new();
     assert_eq!(run(&place, &["cpuset.cpus=0".to_owned()], &["exit", "3"]).code, Some(3));
-    support::assert_no_cgroup("a");
+    support::assert_no_cgroup();
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn what_still_runs_in_a_group_is_killed_by_clean() {
     wait_until(|| place.clean("a").code == Some(0));
     assert!(!stray.wait().expect("a child").success());
     place.assert_empty();
-    support::assert_no_cgroup("a");
+    support::assert_no_cgroup();
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn without_settings_there_is_no_group() {
     need_cgroups!();
     let place = Place::new();
     assert_eq!(place.run(&[], &["exit", "0"]).code, Some(0));
-    support::assert_no_cgroup("a");
+    support::assert_no_cgroup();
 }
 
 fn end(place: &Place, child: &mut Child, id: &str) {

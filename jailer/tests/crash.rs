@@ -135,27 +135,23 @@ fn kill_everywhere(place: &Place, flags: &[&str]) -> (usize, usize) {
             Killed::Inside => insides += 1,
         }
         place.assert_empty();
-        support::assert_no_cgroup("a");
+        support::assert_no_cgroup();
     }
     panic!("more than {MOST} system calls");
 }
 
+/// With cgroups where the host is for that.
 #[test]
 fn killed_anywhere_it_leaves_nothing_that_clean_does_not_remove() {
     need_root!();
     let place = Place::new();
     let file = place.file("disk", "");
     let bind = format!("{}:/disk", file.display());
-    let (keepers, insides) = kill_everywhere(&place, &["--new-pid-ns", "--bind", &bind]);
+    let mut flags = vec!["--new-pid-ns", "--bind", &bind];
+    if std::env::var_os("MOTE_JAIL_CGROUPS").is_some() {
+        flags.extend(["--cgroup", "pids.max=20"]);
+    }
+    let (keepers, insides) = kill_everywhere(&place, &flags);
     println!("killed {keepers} keepers and {insides} jailed processes");
-    assert!(keepers > 50 && insides > 50, "{keepers} keepers, {insides} inside");
-}
-
-#[test]
-fn killed_anywhere_with_cgroups() {
-    need_cgroups!();
-    let place = Place::new();
-    let (keepers, insides) = kill_everywhere(&place, &["--cgroup", "pids.max=20"]);
-    println!("killed {keepers} keepers and {insides} jailed processes");
-    assert!(keepers > 80 && insides > 50, "{keepers} keepers, {insides} inside");
+    assert!(keepers > 80 && insides > 100, "{keepers} keepers, {insides} inside");
 }

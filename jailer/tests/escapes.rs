@@ -41,7 +41,7 @@ fn there_is_no_way_out() {
     let ended = place.run(&flags, &["escape", "--all"]);
     assert_blocked(&ended, 70);
     place.assert_empty();
-    support::assert_no_cgroup("a");
+    support::assert_no_cgroup();
 }
 
 /// An empty network namespace, as long as a process is in it.
