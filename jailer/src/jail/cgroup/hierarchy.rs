@@ -44,7 +44,9 @@ impl Hierarchy {
         settings.iter().all(|setting| known.split_ascii_whitespace().any(|name| name == setting.controller()))
     }
 
-    fn at(path: PathBuf, magic: u64) -> Option<Self> {
+    /// Co-mounted controllers are links to one directory (`cpu` to `cpu,cpuacct`).
+    fn at(path: impl AsRef<Path>, magic: u64) -> Option<Self> {
+        let path = path.as_ref().canonicalize().ok()?;
         let fd =
             openat(CWD, &path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
         let found = fstatfs(&fd).ok()?.f_type;
