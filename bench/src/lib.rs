@@ -1,9 +1,10 @@
 //! What mote costs, beside the KVM calls that it is made of and beside other VMMs.
 //!
-//! Three runners, each a cargo bench of its own:
+//! Four runners, each a cargo bench of its own:
 //!
 //! - `cargo bench --bench cold_start`: how long until a guest runs ([`cold_start`]);
 //! - `cargo bench --bench idle_memory`: what a machine costs that waits ([`idle_memory`]);
+//! - `cargo bench --bench jail`: what a jail adds to a start ([`jail`]);
 //! - `cargo bench --bench devices`: what an operation of a virtio device costs ([`devices`]).
 //!
 //! All start released binaries as a user would, all with the one guest that mote embeds, 128 MiB, one vCPU and no devices but
@@ -18,6 +19,9 @@
 //! The environment changes a run: MOTE_BENCH_RUNS (200; 20 for devices), MOTE_BENCH_SEED (random), MOTE_BENCH_MACHINES (50) and
 //! MOTE_BENCH_SUBJECTS (all; a list like `floor,mote`).
 //!
+//! Where there is no cargo (in the testbed), MOTE_BENCH_BINARIES names a directory that holds what would be built, and takes the
+//! results.
+//!
 //! On a machine that others use, root may say `chrt -f 10 cargo bench --bench cold_start`: every subject inherits the real-time
 //! priority, and the others do not widen the intervals. The results name the scheduling policy.
 //!
@@ -30,6 +34,8 @@ pub mod devices;
 pub mod footprint;
 pub mod host;
 pub mod idle_memory;
+pub mod jail;
+mod mounts;
 pub mod options;
 pub mod process;
 pub mod report;
