@@ -220,6 +220,7 @@ impl Session {
     fn woken(&mut self) -> io::Result<()> {
         self.wake.acknowledge();
         self.devices.woken();
+        self.machine.speed_up_serial();
         if self.console.announced() && self.flush_at.is_none() {
             self.flush_at = Some(Instant::now() + FLUSH_DELAY);
         }

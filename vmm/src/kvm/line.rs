@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::{KvmError, Signal, Vm};
+use crate::event_loop::Waker;
 
 /// One input of the interrupt controller. No descriptor: KVM_IRQ_LINE needs none, and costs no registration.
 #[derive(Clone)]
@@ -38,15 +39,17 @@ pub struct FastLine {
     line: IrqLine,
     irqfd: OnceLock<Signal>,
     pulses: AtomicU32,
+    busy: Option<Waker>,
 }
 
 /// After so many pulses a line is a busy one.
 const BUSY: u32 = 64;
 
 impl FastLine {
-    /// The line of global system interrupt `gsi`.
-    pub fn new(vm: Arc<Vm>, gsi: u32) -> Self {
-        Self { line: IrqLine::new(vm, gsi), irqfd: OnceLock::new(), pulses: AtomicU32::new(0) }
+    /// The line of global system interrupt `gsi`. `busy` is roused when it has become a busy one, to
+    /// [speed it up](Self::speed_up_if_busy): whoever pulses it, a virtual CPU for one, may not be able to.
+    pub fn new(vm: Arc<Vm>, gsi: u32, busy: Option<Waker>) -> Self {
+        Self { line: IrqLine::new(vm, gsi), irqfd: OnceLock::new(), pulses: AtomicU32::new(0), busy }
     }
 
     /// Registers the irqfd, if there is none yet.
@@ -59,6 +62,15 @@ impl FastLine {
         }
         Ok(())
     }
+
+    /// The same, if it has been pulsed often.
+    pub fn speed_up_if_busy(&self) {
+        if self.pulses.load(Ordering::Relaxed) > BUSY {
+            // Where the host refuses, the line goes on as it is, and is a busy one again some time.
+            self.pulses.store(0, Ordering::Relaxed);
+            let _ = self.speed_up();
+        }
+    }
 }
 
 impl devices::Trigger for FastLine {
@@ -67,8 +79,7 @@ impl devices::Trigger for FastLine {
             return irqfd.send();
         }
         if self.pulses.fetch_add(1, Ordering::Relaxed) == BUSY {
-            // Where the host refuses, the line goes on as it is.
-            let _ = self.speed_up();
+            self.busy.as_ref().inspect(|waker| waker.wake());
         }
         self.line.trigger()
     }

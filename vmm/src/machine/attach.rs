@@ -34,7 +34,7 @@ pub(super) fn attach(
     bus: &mut Bus,
     waker: Waker,
 ) -> Result<Attached, BusError> {
-    let line = Arc::new(FastLine::new(Arc::clone(vm), window.gsi()));
+    let line = Arc::new(FastLine::new(Arc::clone(vm), window.gsi(), None));
     let ram = Arc::clone(vm.ram());
     let (transport, worker) =
         connect(device, ram.memory().clone(), Box::new(Arc::clone(&line)), Box::new(move || waker.wake()));

@@ -97,7 +97,7 @@ pub fn build(
         None => shared.waker().clone(),
     };
     let vm = threads.vm().map_err(BuildError::Vm)?;
-    let platform = Platform::assemble(&vm, console, virtio, waker)?;
+    let platform = Platform::assemble(&vm, console, virtio, shared.waker().clone(), waker)?;
     timeline.mark(Phase::Devices);
 
     Ok(Machine::new(shared, platform, entry, threads, io_wakers))

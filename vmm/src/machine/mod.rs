@@ -29,7 +29,7 @@ pub use window::Window;
 use crate::device_host::DeviceHost;
 use crate::event_loop::{EventLoop, Waker};
 use crate::io_threads::IoThread;
-use crate::kvm::IrqLine;
+use crate::kvm::{FastLine, IrqLine};
 use crate::outcome::Ending;
 use crate::vcpu_thread::{Program, VcpuThreads};
 use platform::Platform;
@@ -72,6 +72,7 @@ pub struct Machine {
     shared: Arc<Shared>,
     power_button: IrqLine,
     serial: Arc<Mutex<SerialPort>>,
+    serial_line: Arc<FastLine>,
     program: Option<Program>,
     threads: VcpuThreads,
     /// Those that nobody serves yet.
@@ -94,6 +95,7 @@ impl Machine {
             shared,
             power_button: platform.power_button,
             serial: platform.serial,
+            serial_line: platform.serial_line,
             program: Some(Program { entry, buses: platform.buses }),
             threads,
             devices: platform.virtio,
@@ -190,6 +192,11 @@ impl Machine {
     /// Tells the serial port that its output has room again.
     pub fn serial_drained(&self) -> std::io::Result<()> {
         self.serial.lock().unwrap_or_else(PoisonError::into_inner).drained()
+    }
+
+    /// Makes the serial port's interrupts cheaper, if there are many. To be called whenever the event loop was roused.
+    pub fn speed_up_serial(&self) {
+        self.serial_line.speed_up_if_busy();
     }
 
     /// Bytes that the guest sent to the serial port while it had no room.

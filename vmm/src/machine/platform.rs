@@ -29,20 +29,24 @@ pub struct Buses {
 pub(super) struct Platform {
     pub(super) buses: Buses,
     pub(super) serial: Arc<Mutex<SerialPort>>,
+    pub(super) serial_line: Arc<FastLine>,
     pub(super) power_button: IrqLine,
     pub(super) virtio: Vec<Attached>,
 }
 
 impl Platform {
-    /// Puts every device where `layout` and the ACPI tables say it is. The virtio devices are served by whoever `wake` rouses.
+    /// Puts every device where `layout` and the ACPI tables say it is. The virtio devices are served by whoever
+    /// `waker` rouses, everything else by `event_loop`.
     pub(super) fn assemble(
         vm: &Arc<Vm>,
         console: Arc<ConsoleOutput>,
         virtio: Vec<Placed>,
+        event_loop: Waker,
         mut waker: impl FnMut(Window) -> Waker,
     ) -> Result<Self, BusError> {
-        let com1 = Arc::new(FastLine::new(Arc::clone(vm), layout::COM1_GSI));
-        let serial = Arc::new(Mutex::new(Serial::new(com1, SerialOutput(console))));
+        let serial_line = Arc::new(FastLine::new(Arc::clone(vm), layout::COM1_GSI, Some(event_loop)));
+        let serial = Serial::new(Arc::clone(&serial_line), SerialOutput(console));
+        let serial = Arc::new(Mutex::new(serial));
         let mut buses = Buses::default();
         let mut port = |base: u16, count: u16, device: Arc<Mutex<dyn Device>>| {
             buses.pio.insert(u64::from(base), u64::from(count), device)
@@ -58,7 +62,7 @@ impl Platform {
             attached.push(attach(device, window, vm, &mut buses.mmio, waker(window))?);
         }
         let power_button = IrqLine::new(Arc::clone(vm), layout::GED_GSI);
-        Ok(Self { buses, serial, power_button, virtio: attached })
+        Ok(Self { buses, serial, serial_line, power_button, virtio: attached })
     }
 }
 
