@@ -110,13 +110,12 @@ impl Jails {
         [Kind::Mote, Kind::MoteJailed].into_iter().chain(peers).collect()
     }
 
-    /// Starts one; all that is needed is there before the clock runs.
-    fn start(&mut self, kind: Kind, warden: &Warden) -> Result<Started, Failure> {
+    /// Makes all that a start needs, before the clock runs.
+    fn ready(&mut self, kind: Kind) -> Result<Ready, Failure> {
         self.started += 1;
         let id = format!("jail-{}", self.started);
-        let mut command = self.command(kind, &id).map_err(Failure::Prepare)?;
-        let machine = warden.spawn(&mut command, &self.job.file(&format!("stderr-{id}")))?;
-        Ok(Started { machine, kind, id })
+        let command = self.command(kind, &id).map_err(Failure::Prepare)?;
+        Ok(Ready { command, complaints: self.job.file(&format!("stderr-{id}")), kind, id })
     }
 
     fn command(&self, kind: Kind, id: &str) -> io::Result<Command> {
@@ -130,7 +129,7 @@ impl Jails {
                 command
             }
             Kind::Firecracker => {
-                let file = self.job.file("firecracker.json");
+                let file = self.job.file(&format!("{id}.json"));
                 write_configuration(&file, &self.job.kernel(), &self.job)?;
                 let mut command = with(&peer()?.program, &["--no-api", "--level", "Off", "--config-file"]);
                 command.arg(file);
@@ -181,7 +180,7 @@ impl Jails {
 
     /// ms to READY, one at a time.
     fn time_one(&mut self, kind: Kind, warden: &Warden) -> Result<f64, Failure> {
-        let mut started = self.start(kind, warden)?;
+        let mut started = self.ready(kind)?.start(warden)?;
         let times = started.machine.wait_until_ready(LIMIT);
         self.end(started);
         Ok(ms(times?.ready))
@@ -189,14 +188,29 @@ impl Jails {
 
     /// ms of one CPU for each of many that start at once, until the last is READY.
     fn time_batch(&mut self, kind: Kind, warden: &Warden) -> Result<f64, Failure> {
+        let ready = (0..AT_ONCE).map(|_| self.ready(kind)).collect::<Result<Vec<_>, _>>()?;
         let begun = Instant::now();
-        let mut all = (0..AT_ONCE).map(|_| self.start(kind, warden)).collect::<Result<Vec<_>, _>>()?;
+        let mut all = ready.into_iter().map(|it| it.start(warden)).collect::<Result<Vec<_>, _>>()?;
         let ready: Result<Vec<_>, _> =
             all.iter_mut().map(|started| started.machine.wait_until_ready(LIMIT)).collect();
         let took = begun.elapsed();
         all.into_iter().for_each(|started| self.end(started));
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         ready.map(|_| ms(took) * cpus as f64 / AT_ONCE as f64)
+    }
+}
+
+struct Ready {
+    command: Command,
+    complaints: PathBuf,
+    kind: Kind,
+    id: String,
+}
+
+impl Ready {
+    fn start(mut self, warden: &Warden) -> Result<Started, Failure> {
+        let machine = warden.spawn(&mut self.command, &self.complaints)?;
+        Ok(Started { machine, kind: self.kind, id: self.id })
     }
 }
 

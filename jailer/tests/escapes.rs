@@ -1,5 +1,6 @@
 //! The escape suite: what an attacker who has the VMM's process tries. All of it runs in the testbed only, for a way out
 //! that works would be one; elsewhere, what only looks.
+#![expect(unsafe_code, reason = "System V and POSIX IPC have no safe interface")]
 
 mod support;
 
@@ -36,12 +37,24 @@ fn there_is_no_way_out() {
     let _tcp = TcpListener::bind("127.0.0.1:7777").expect("a port");
     let name = SocketAddr::from_abstract_name("mote-escape").expect("a name");
     let _unix = UnixListener::bind_addr(&name).expect("a socket");
+    make_ipc();
     let netns = Netns::new();
     let flags = ["--new-pid-ns", "--netns", &netns.path(), "--cgroup", "pids.max=50"];
     let ended = place.run(&flags, &["escape", "--all"]);
     assert_blocked(&ended, 70);
     place.assert_empty();
     support::assert_no_cgroup();
+}
+
+/// A shared memory segment and a message queue that every user may open.
+fn make_ipc() {
+    // SAFETY: takes no pointer.
+    let memory = unsafe { libc::shmget(0x6d6f_7465, 4096, libc::IPC_CREAT | 0o666) };
+    assert!(memory >= 0, "{}", std::io::Error::last_os_error());
+    let flags = libc::O_CREAT | libc::O_RDWR;
+    // SAFETY: the name is a string, and a null pointer stands for the usual attributes.
+    let queue = unsafe { libc::mq_open(c"/mote".as_ptr(), flags, 0o666, std::ptr::null::<libc::mq_attr>()) };
+    assert!(queue >= 0, "{}", std::io::Error::last_os_error());
 }
 
 /// An empty network namespace, as long as a process is in it.

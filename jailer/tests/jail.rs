@@ -116,6 +116,30 @@ fn nothing_can_be_written_but_what_is_bound() {
 }
 
 #[test]
+fn landlock_allows_what_is_named_and_nothing_else() {
+    need_root!();
+    if !has_landlock() {
+        support::skipped("landlock_allows_what_is_named_and_nothing_else", "this kernel has no Landlock");
+        return;
+    }
+    let place = Place::new();
+    let directory = place.directory("sockets");
+    let bind = format!("{}:/run", directory.display());
+    place.run(&["--bind", &bind], &["list", "/run"]).assert_said("\n");
+    // Its mode would let everyone list it.
+    for path in ["/", "/dev"] {
+        let ended = place.run(&["--bind", &bind], &["list", path]);
+        assert!(ended.code == Some(1) && ended.out.contains("Permission denied"), "{path}: {ended:?}");
+    }
+}
+
+fn has_landlock() -> bool {
+    use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
+    let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    rules.handle_access(AccessFs::from_all(ABI::V1)).is_ok_and(|rules| rules.create().is_ok())
+}
+
+#[test]
 fn devices_get_nodes_of_the_jails_user() {
     need_root!();
     let place = Place::new();

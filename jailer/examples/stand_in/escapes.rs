@@ -125,7 +125,7 @@ const ACTS: &[Try] = tries! {
         (2..400).find(attach).map_or_else(not_found, |_| Ok(()))
     };
     "read any process's memory", PIDS, || {
-        let read = |&pid: &i64| call(libc::SYS_process_vm_readv, [pid, 0, 0, 0, 0]).is_ok();
+        let read = |&pid: &i32| read_memory(pid).is_ok();
         (2..400).find(read).map_or_else(not_found, |_| Ok(()))
     };
     "sniff the network (AF_PACKET)", CAPABILITIES, || socket(libc::AF_PACKET, libc::SOCK_RAW, 0x300);
@@ -200,6 +200,16 @@ fn unshare(namespace: c_int) -> Outcome {
 
 fn kill(pid: i64) -> Outcome {
     call(libc::SYS_kill, [pid, 0, 0, 0, 0])
+}
+
+/// From where a static program has its code.
+fn read_memory(pid: i32) -> Outcome {
+    let mut byte = 0u8;
+    let here = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    let there = libc::iovec { iov_base: 0x40_0000 as *mut libc::c_void, iov_len: 1 };
+    // SAFETY: one byte is written, into `byte`.
+    let count = unsafe { libc::process_vm_readv(pid, &raw const here, 1, &raw const there, 1, 0) };
+    if count < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn socket(family: c_int, kind: c_int, protocol: c_int) -> Outcome {

@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -123,7 +122,7 @@ pub(super) fn check_alive(child: &Child) -> Result<(), JailError> {
 pub(super) fn end(child: &Child) {
     let _ = pidfd_send_signal(&child.pidfd, Signal::KILL);
     let mut fds = [PollFd::new(&child.pidfd, PollFlags::IN)];
-    let patience = Timespec { tv_sec: Duration::from_secs(5).as_secs().cast_signed(), tv_nsec: 0 };
+    let patience = Timespec { tv_sec: 5, tv_nsec: 0 };
     let _ = poll(&mut fds, Some(&patience));
     let _ = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
 }

@@ -7,6 +7,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::process::Pid;
 use vmm_sys_util::signal::{Error as SignalError, block_signal, create_sigset, unblock_signal};
 
+/// linux/sched.h; it does not fit into the c_int that libc has for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
 /// One of the two that [`clone`] returns in.
 pub(super) enum Cloned {
     /// The new process.
@@ -29,8 +32,7 @@ pub(super) fn clone(namespaces: libc::c_int, cgroup: Option<BorrowedFd<'_>>) -> 
     let mut pidfd: RawFd = -1;
     let mut flags = u64::from(namespaces.cast_unsigned()) | libc::CLONE_PIDFD as u64;
     if cgroup.is_some() {
-        // Its value does not fit into libc's c_int.
-        flags |= 1 << 33;
+        flags |= CLONE_INTO_CGROUP;
     }
     let arguments = libc::clone_args {
         flags,
