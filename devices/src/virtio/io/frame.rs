@@ -12,8 +12,8 @@ use crate::virtio::Segment;
 pub const MAX_FRAME_SEGMENTS: usize = MAX_VECTORS - 2;
 
 impl Vectors {
-    /// readv(2): fills `header`, then `segments`; what is left of the frame goes into the room of `spill`,
-    /// whose length becomes that of the rest. Returns the length of all.
+    /// readv(2): fills `header`, then `segments` but for as many bytes at their front, which are kept for it; what is left
+    /// of the frame goes into the room of `spill`, whose length becomes that of the rest. Returns the length of all.
     ///
     /// # Errors
     /// The kernel's.
@@ -26,9 +26,9 @@ impl Vectors {
         spill: &mut Vec<u8>,
     ) -> io::Result<usize> {
         spill.clear();
-        self.point(memory, segments)?;
-        self.0.insert(0, libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: header.len() });
-        let offered: usize = self.0.iter().map(|vector| vector.iov_len).sum();
+        self.0.clear();
+        self.0.push(libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: header.len() });
+        let offered = self.append(memory, segments, header.len())? + header.len();
         let room = spill.spare_capacity_mut();
         self.0.push(libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() });
         if self.0.len() > MAX_VECTORS {

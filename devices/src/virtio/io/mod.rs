@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::fs::{FallocateFlags, fallocate, fdatasync};
-use vm_memory::{GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::GuestMemoryMmap;
 
 use super::Segment;
 
@@ -18,10 +18,12 @@ pub mod tap;
 #[cfg(test)]
 mod tests;
 mod uring;
+mod window;
 
 pub use discard::{HostPage, discard};
 pub use frame::MAX_FRAME_SEGMENTS;
 pub use uring::{Completion, Ring};
+pub use window::Window;
 
 /// The most pieces that one call takes (IOV_MAX).
 const MAX_VECTORS: usize = 1024;
@@ -162,19 +164,36 @@ impl Vectors {
         segments: &[Segment],
     ) -> io::Result<(*const libc::iovec, libc::c_int)> {
         self.0.clear();
-        for segment in segments.iter().filter(|segment| !segment.is_empty()) {
-            // Segments are checked when they are made; this finds the host's address.
-            let slice = memory
-                .get_slice(segment.address(), segment.len())
-                .map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))?;
-            let address = slice.ptr_guard_mut().as_ptr();
-            self.0.push(libc::iovec { iov_base: address.cast(), iov_len: segment.len() });
-        }
+        self.append(memory, segments, 0)?;
         if self.0.len() > MAX_VECTORS {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         // At most MAX_VECTORS.
         Ok((self.0.as_ptr(), self.0.len() as libc::c_int))
+    }
+
+    /// Adds the vectors for `segments`, but for the first `skip` bytes. Returns their length.
+    fn append(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        segments: &[Segment],
+        mut skip: usize,
+    ) -> io::Result<usize> {
+        let mut total = 0;
+        for segment in segments {
+            let skipped = skip.min(segment.len());
+            skip -= skipped;
+            let length = segment.len() - skipped;
+            if length == 0 {
+                continue;
+            }
+            // Segments are checked when they are made; this finds the host's address.
+            let slice = segment.slice(memory).and_then(|slice| slice.offset(skipped).ok());
+            let slice = slice.ok_or_else(|| io::Error::from_raw_os_error(libc::EFAULT))?;
+            self.0.push(libc::iovec { iov_base: slice.ptr_guard_mut().as_ptr().cast(), iov_len: length });
+            total += length;
+        }
+        Ok(total)
     }
 }
 
