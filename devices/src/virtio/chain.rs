@@ -1,5 +1,7 @@
 //! One buffer of a queue: what the driver wrote for the device, then room for the device's answer.
 
+use std::sync::atomic::Ordering;
+
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{
     Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
@@ -53,10 +55,11 @@ impl Segment {
         region.get_slice(MemoryRegionAddress(offset), self.len()).ok()
     }
 
-    /// At most `limit` bytes of it, from `offset` on, which is inside it.
-    fn part(&self, offset: usize, limit: usize) -> Self {
+    /// At most `limit` bytes of it, from `offset` on; nothing where that is behind its end.
+    pub(super) fn part(&self, offset: usize, limit: usize) -> Self {
         // No longer than the segment, and inside it: no overflow.
-        let length = self.len().saturating_sub(offset).min(limit) as u32;
+        let offset = offset.min(self.len());
+        let length = (self.len() - offset).min(limit) as u32;
         Self { address: GuestAddress(self.address.0 + offset as u64), length, region: self.region }
     }
 
@@ -204,6 +207,19 @@ impl Chain {
         rest.is_empty()
     }
 
+    /// Writes the last byte of the writable part, where devices have their status. `false` if there is none.
+    #[must_use]
+    pub fn write_last(&self, memory: &GuestMemoryMmap, byte: u8) -> bool {
+        let segment = self.writable().iter().rfind(|segment| !segment.is_empty());
+        let slice = segment.and_then(|segment| segment.part(segment.len() - 1, 1).slice(memory));
+        // Atomic, because that is the shortest way to one byte.
+        let written = slice.map(|slice| slice.store(byte, 0, Ordering::Relaxed).is_ok());
+        // A segment in two regions has no slice.
+        written.unwrap_or_else(|| {
+            self.writable_length > 0 && self.write_at(memory, self.writable_length - 1, &[byte])
+        })
+    }
+
     /// Writes `data` from `offset` bytes into the writable part on. `false` if it does not fit.
     #[must_use]
     pub fn write_at(&self, memory: &GuestMemoryMmap, offset: usize, data: &[u8]) -> bool {
@@ -240,8 +256,8 @@ impl<'a> Table<'a> {
         if !length.is_multiple_of(Self::ENTRY) {
             return Err(QueueError::Chain);
         }
-        let slice = memory.get_slice(GuestAddress(address), length as usize);
-        slice.map(Self).map_err(|_| QueueError::Chain)
+        let table = Segment::new(memory, address, length).ok();
+        table.and_then(|table| table.slice(memory)).map(Self).ok_or(QueueError::Chain)
     }
 
     fn get(&self, index: u16) -> Result<Descriptor, QueueError> {
@@ -251,8 +267,8 @@ impl<'a> Table<'a> {
 }
 
 /// The bytes in all `segments` together.
-#[must_use]
-pub fn length(segments: &[Segment]) -> usize {
+#[cfg(test)]
+pub(super) fn length(segments: &[Segment]) -> usize {
     segments.iter().map(Segment::len).sum()
 }
 

@@ -1,11 +1,11 @@
 //! Reading a frame whose length nobody knows beforehand.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use vm_memory::GuestMemoryMmap;
 
-use super::{MAX_VECTORS, Vectors, check};
+use super::{MAX_VECTORS, Vectors, check, raw};
 use crate::virtio::Segment;
 
 /// The most segments that [`Vectors::read_frame`] takes: the header and what is spilled have a vector each.
@@ -36,7 +36,7 @@ impl Vectors {
         }
         // SAFETY: the vectors are those of guest memory, mapped for as long as it is borrowed, and two
         // borrowed buffers.
-        let read = unsafe { libc::readv(fd.as_raw_fd(), self.0.as_ptr(), self.0.len() as libc::c_int) };
+        let read = unsafe { libc::syscall(libc::SYS_readv, raw(fd), self.0.as_ptr(), self.0.len()) };
         let length = check(read)?;
         // SAFETY: the kernel fills vectors in their order, so it has written so much of the last one, which
         // is the spare room.

@@ -2,6 +2,8 @@
 //!
 //! Guest memory is read and written by the guest at any time, so no Rust reference to it may exist, and the standard
 //! library's I/O, which takes slices, cannot be used. The calls here hand its addresses to the kernel, which does not mind.
+//! They go by number: the functions of libc's that have a name are cancellation points, which takes as many instructions
+//! as the rest of a small request.
 #![expect(unsafe_code, reason = "the kernel reads and writes memory that is outside Rust's rules")]
 
 use std::io;
@@ -63,7 +65,7 @@ impl Vectors {
         Self::default()
     }
 
-    /// readv(2): from `fd` into `segments`.
+    /// readv(2), or read(2) where it is one piece, which costs the kernel less: from `fd` into `segments`.
     ///
     /// # Errors
     /// The kernel's.
@@ -74,11 +76,15 @@ impl Vectors {
         fd: BorrowedFd<'_>,
     ) -> io::Result<usize> {
         let (vectors, count) = self.point(memory, segments)?;
-        // SAFETY: each vector lies in `memory`, which is mapped readable and writable for as long as it is borrowed.
-        check(unsafe { libc::readv(fd.as_raw_fd(), vectors, count) })
+        check(match self.single() {
+            // SAFETY: each vector lies in `memory`, which is mapped readable and writable for as long as it is borrowed.
+            Some((at, length)) => unsafe { libc::syscall(libc::SYS_read, raw(fd), at, length) },
+            // SAFETY: as above.
+            None => unsafe { libc::syscall(libc::SYS_readv, raw(fd), vectors, count) },
+        })
     }
 
-    /// writev(2): from `segments` to `fd`.
+    /// writev(2) or write(2): from `segments` to `fd`.
     ///
     /// # Errors
     /// The kernel's.
@@ -89,11 +95,15 @@ impl Vectors {
         fd: BorrowedFd<'_>,
     ) -> io::Result<usize> {
         let (vectors, count) = self.point(memory, segments)?;
-        // SAFETY: as in `read`.
-        check(unsafe { libc::writev(fd.as_raw_fd(), vectors, count) })
+        check(match self.single() {
+            // SAFETY: as in `read`.
+            Some((at, length)) => unsafe { libc::syscall(libc::SYS_write, raw(fd), at, length) },
+            // SAFETY: as in `read`.
+            None => unsafe { libc::syscall(libc::SYS_writev, raw(fd), vectors, count) },
+        })
     }
 
-    /// preadv(2): from `offset` in `fd` into `segments`.
+    /// preadv(2) or pread(2): from `offset` in `fd` into `segments`.
     ///
     /// # Errors
     /// The kernel's.
@@ -106,11 +116,16 @@ impl Vectors {
     ) -> io::Result<usize> {
         let offset = file_offset(offset)?;
         let (vectors, count) = self.point(memory, segments)?;
-        // SAFETY: as in `read`.
-        check(unsafe { libc::preadv(fd.as_raw_fd(), vectors, count, offset) })
+        let fd = raw(fd);
+        check(match self.single() {
+            // SAFETY: as in `read`.
+            Some((at, length)) => unsafe { libc::syscall(libc::SYS_pread64, fd, at, length, offset) },
+            // SAFETY: as in `read`. The last argument is the upper half of the offset where it has two.
+            None => unsafe { libc::syscall(libc::SYS_preadv, fd, vectors, count, offset, 0_i64) },
+        })
     }
 
-    /// pwritev(2): from `segments` to `offset` in `fd`.
+    /// pwritev(2) or pwrite(2): from `segments` to `offset` in `fd`.
     ///
     /// # Errors
     /// The kernel's.
@@ -123,8 +138,13 @@ impl Vectors {
     ) -> io::Result<usize> {
         let offset = file_offset(offset)?;
         let (vectors, count) = self.point(memory, segments)?;
-        // SAFETY: as in `read`.
-        check(unsafe { libc::pwritev(fd.as_raw_fd(), vectors, count, offset) })
+        let fd = raw(fd);
+        check(match self.single() {
+            // SAFETY: as in `read`.
+            Some((at, length)) => unsafe { libc::syscall(libc::SYS_pwrite64, fd, at, length, offset) },
+            // SAFETY: as in `read_at`.
+            None => unsafe { libc::syscall(libc::SYS_pwritev, fd, vectors, count, offset, 0_i64) },
+        })
     }
 
     /// Carries out `operation` and waits for it. Returns how many bytes were read or written.
@@ -149,10 +169,9 @@ impl Vectors {
     }
 
     /// Address and length, if it is one piece.
-    fn single(&self) -> Option<(*mut u8, u32)> {
+    fn single(&self) -> Option<(*mut u8, usize)> {
         match self.0[..] {
-            // A segment's length has 32 bits.
-            [vector] => Some((vector.iov_base.cast(), vector.iov_len as u32)),
+            [vector] => Some((vector.iov_base.cast(), vector.iov_len)),
             _ => None,
         }
     }
@@ -162,14 +181,13 @@ impl Vectors {
         &mut self,
         memory: &GuestMemoryMmap,
         segments: &[Segment],
-    ) -> io::Result<(*const libc::iovec, libc::c_int)> {
+    ) -> io::Result<(*const libc::iovec, usize)> {
         self.0.clear();
         self.append(memory, segments, 0)?;
         if self.0.len() > MAX_VECTORS {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        // At most MAX_VECTORS.
-        Ok((self.0.as_ptr(), self.0.len() as libc::c_int))
+        Ok((self.0.as_ptr(), self.0.len()))
     }
 
     /// Adds the vectors for `segments`, but for the first `skip` bytes. Returns their length.
@@ -181,17 +199,16 @@ impl Vectors {
     ) -> io::Result<usize> {
         let mut total = 0;
         for segment in segments {
-            let skipped = skip.min(segment.len());
-            skip -= skipped;
-            let length = segment.len() - skipped;
-            if length == 0 {
+            let piece = segment.part(skip, usize::MAX);
+            skip = skip.saturating_sub(segment.len());
+            if piece.is_empty() {
                 continue;
             }
             // Segments are checked when they are made; this finds the host's address.
-            let slice = segment.slice(memory).and_then(|slice| slice.offset(skipped).ok());
-            let slice = slice.ok_or_else(|| io::Error::from_raw_os_error(libc::EFAULT))?;
-            self.0.push(libc::iovec { iov_base: slice.ptr_guard_mut().as_ptr().cast(), iov_len: length });
-            total += length;
+            let slice = piece.slice(memory).ok_or_else(|| io::Error::from_raw_os_error(libc::EFAULT))?;
+            let address = slice.ptr_guard_mut().as_ptr();
+            self.0.push(libc::iovec { iov_base: address.cast(), iov_len: piece.len() });
+            total += piece.len();
         }
         Ok(total)
     }
@@ -201,6 +218,11 @@ fn file_offset(offset: u64) -> io::Result<libc::off_t> {
     offset.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
-fn check(result: isize) -> io::Result<usize> {
+/// A descriptor as the operand of a system call, all of whose operands have 64 bits.
+fn raw(fd: BorrowedFd<'_>) -> libc::c_long {
+    fd.as_raw_fd().into()
+}
+
+fn check(result: libc::c_long) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }

@@ -6,7 +6,6 @@
 //! fit: the one copy there is, for a frame that is longer than those before it. It also tells a frame that
 //! was cut off from one that just fits.
 
-use std::collections::VecDeque;
 use std::io;
 use std::time::Instant;
 
@@ -35,7 +34,7 @@ pub(super) struct Receiver {
     chain: Chain,
     // State.
     /// Buffers that were popped and are not used: frames go into them in this order.
-    held: VecDeque<Buffer>,
+    held: Vec<Buffer>,
     /// Their segments, and their room.
     segments: Vec<Segment>,
     room: usize,
@@ -72,7 +71,7 @@ impl Receiver {
             vectors: Vectors::new(),
             used: Vec::new(),
             chain: Chain::new(),
-            held: VecDeque::new(),
+            held: Vec::new(),
             segments: Vec::new(),
             room: 0,
             most: 0,
@@ -143,7 +142,7 @@ impl Receiver {
             let segments = self.chain.writable();
             self.room += room;
             self.segments.extend_from_slice(segments);
-            self.held.push_back(Buffer { head, segments: segments.len() as u16, room });
+            self.held.push(Buffer { head, segments: segments.len() as u16, room });
         }
         Ok(())
     }
