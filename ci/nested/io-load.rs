@@ -25,6 +25,9 @@ const SEGMENT: usize = 64 << 10;
 const SEGMENTS: usize = 256;
 const ECHOES: usize = 400;
 const MESSAGE: usize = 64;
+/// The peer's receive buffer. Were it left to Linux, it would grow only where data come faster than the peer reads, which
+/// hangs on who of the two has the processor first; and while it is small, so are the sender's segments.
+const RECEIVE_BUFFER: i32 = 4 << 20;
 
 /// Where the peer swallows, and where it sends.
 const SINK: u16 = 5001;
@@ -34,6 +37,8 @@ const ECHO: u32 = 5003;
 
 const O_DIRECT: i32 = 0o40000;
 const AF_VSOCK: i32 = 40;
+const SOL_SOCKET: i32 = 1;
+const SO_RCVBUFFORCE: i32 = 33;
 const SOCK_STREAM: i32 = 1;
 const HOST_CID: u32 = 2;
 
@@ -65,6 +70,8 @@ fn work(disk: &str, address: &str) -> Result<(), Failure> {
 
     let mut buffer = vec![7; SEGMENT];
     let mut sink = TcpStream::connect((address, SINK))?;
+    // The end of each run is smaller than a segment: it is not to wait for the peer's delayed acknowledgement.
+    sink.set_nodelay(true)?;
     measure("net_send_64k", SEGMENTS, |count| {
         (0..count).try_for_each(|_| sink.write_all(&buffer))?;
         // The peer answers when it has everything.
@@ -155,6 +162,7 @@ unsafe extern "C" {
     fn syscall(number: i64, ...) -> i64;
     fn socket(domain: i32, kind: i32, protocol: i32) -> i32;
     fn connect(fd: i32, address: *const SockaddrVm, length: u32) -> i32;
+    fn setsockopt(fd: i32, level: i32, option: i32, value: *const i32, length: u32) -> i32;
 }
 
 const SYS_IO_SETUP: i64 = 206;
@@ -246,6 +254,15 @@ fn vsock(cid: u32, port: u32) -> Result<File, Failure> {
     }
 }
 
+/// Connections that `socket` accepts have it, too.
+fn set_receive_buffer(socket: &TcpListener, bytes: i32) -> io::Result<()> {
+    let length = size_of_val(&bytes) as u32;
+    // SAFETY: the kernel reads so many bytes there.
+    let result =
+        unsafe { setsockopt(socket.as_raw_fd(), SOL_SOCKET, SO_RCVBUFFORCE, &raw const bytes, length) };
+    check(result.into()).map(|_| ())
+}
+
 fn check(result: i64) -> io::Result<i64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -253,6 +270,7 @@ fn check(result: i64) -> io::Result<i64> {
 fn serve(address: &str, socket: &str) -> Result<(), Failure> {
     let echo = UnixListener::bind(format!("{socket}_{ECHO}"))?;
     let sink = TcpListener::bind((address, SINK))?;
+    set_receive_buffer(&sink, RECEIVE_BUFFER)?;
     let source = TcpListener::bind((address, SOURCE))?;
     let threads = [
         thread::spawn(move || {

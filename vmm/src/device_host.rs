@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +28,9 @@ pub struct DeviceHost {
     // Declared first: devices let go of their descriptors before the loop goes.
     hosted: Vec<Hosted>,
     events: EventLoop,
+    /// The earliest of all timers; looked for anew when one was set, and not each time the loop turns.
+    deadline: Option<Instant>,
+    timer_set: Arc<AtomicBool>,
 }
 
 struct Hosted {
@@ -40,13 +44,14 @@ struct Hosted {
 impl DeviceHost {
     /// A host for `devices` whose descriptors are waited for by `events`.
     pub fn new(events: EventLoop, devices: Vec<Attached>) -> Self {
+        let timer_set = Arc::new(AtomicBool::new(false));
         let hosted = devices.into_iter().map(|device| Hosted {
             device,
-            timer: Timer::default(),
+            timer: Timer { at: Arc::default(), set: Arc::clone(&timer_set) },
             said: DeviceCounters::default(),
             silent_until: None,
         });
-        Self { hosted: hosted.collect(), events }
+        Self { hosted: hosted.collect(), events, deadline: None, timer_set }
     }
 
     /// Lets all devices go.
@@ -90,8 +95,12 @@ impl DeviceHost {
     }
 
     /// When [`expire`](Self::expire) has something to do.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        self.hosted.iter().filter_map(|hosted| *hosted.timer.lock()).min()
+    pub fn next_deadline(&mut self) -> Option<Instant> {
+        if self.timer_set.load(Ordering::Acquire) {
+            self.timer_set.store(false, Ordering::Relaxed);
+            self.deadline = self.hosted.iter().filter_map(|hosted| *hosted.timer.lock()).min();
+        }
+        self.deadline
     }
 
     /// Announces the timers that have expired.
@@ -103,6 +112,7 @@ impl DeviceHost {
                 timer.take_if(|at| *at <= *now.get_or_insert_with(Instant::now)).is_some()
             };
             if expired {
+                self.timer_set.store(true, Ordering::Relaxed);
                 hosted.device.worker.backend_event(TIMER);
                 hosted.report();
             }
@@ -173,12 +183,16 @@ impl Hosted {
 }
 
 /// When a device wants to be called.
-#[derive(Clone, Default)]
-struct Timer(Arc<Mutex<Option<Instant>>>);
+#[derive(Clone)]
+struct Timer {
+    at: Arc<Mutex<Option<Instant>>>,
+    /// Something has changed, for this timer or another.
+    set: Arc<AtomicBool>,
+}
 
 impl Timer {
     fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -210,5 +224,6 @@ impl Reactor for LoopReactor {
 
     fn set_timer(&mut self, deadline: Option<Instant>) {
         *self.timer.lock() = deadline;
+        self.timer.set.store(true, Ordering::Release);
     }
 }

@@ -189,7 +189,7 @@ impl Session {
         Ok(None)
     }
 
-    fn next_deadline(&self) -> Option<Instant> {
+    fn next_deadline(&mut self) -> Option<Instant> {
         let shutdown = self.shutdown.map(|(at, _)| at);
         let devices = self.devices.next_deadline();
         [self.flush_at, self.timeout_at, shutdown, devices].into_iter().flatten().min()

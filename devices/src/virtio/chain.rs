@@ -1,9 +1,11 @@
 //! One buffer of a queue: what the driver wrote for the device, then room for the device's answer.
 
+use std::sync::atomic::Ordering;
+
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{
-    Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryMmap, Permissions, VolatileMemory,
-    VolatileSlice,
+    Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    MemoryRegionAddress, Permissions, VolatileMemory, VolatileSlice,
 };
 
 use super::QueueError;
@@ -13,7 +15,12 @@ use super::QueueError;
 pub struct Segment {
     address: GuestAddress,
     length: u32,
+    /// The number of the region that it is in, or [`NOWHERE`]: so it is looked up once.
+    region: u32,
 }
+
+/// For a segment that is in no single region.
+const NOWHERE: u32 = u32::MAX;
 
 impl Segment {
     /// The segment at `address`, if all of it is in `memory`.
@@ -21,13 +28,39 @@ impl Segment {
     /// # Errors
     /// [`QueueError::Buffer`] if it is not.
     pub fn new(memory: &GuestMemoryMmap, address: u64, length: u32) -> Result<Self, QueueError> {
+        // There are two regions at most, as a rule: no search is faster.
+        let mut regions = (0..).zip(memory.iter());
+        let region = regions.find_map(|(number, region)| {
+            let offset = address.checked_sub(region.start_addr().0)?;
+            let room = region.len().checked_sub(offset)?;
+            (u64::from(length) <= room).then_some(number)
+        });
         let address = GuestAddress(address);
-        // An empty buffer is nowhere, and needs no memory.
-        // The second question finds what is in two regions side by side; the first one is quick.
-        let inside = length == 0
-            || memory.get_slice(address, length as usize).is_ok()
-            || GuestMemory::check_range(memory, address, length as usize, Permissions::ReadWrite);
-        if inside { Ok(Self { address, length }) } else { Err(QueueError::Buffer) }
+        match region {
+            Some(region) => Ok(Self { address, length, region }),
+            // An empty buffer is nowhere, and needs no memory. Others may be in two regions side by side.
+            None if length == 0
+                || GuestMemory::check_range(memory, address, length as usize, Permissions::ReadWrite) =>
+            {
+                Ok(Self { address, length, region: NOWHERE })
+            }
+            None => Err(QueueError::Buffer),
+        }
+    }
+
+    /// Its memory; none if that is in two regions. `memory` is the one that it was made with.
+    pub(super) fn slice<'a>(&self, memory: &'a GuestMemoryMmap) -> Option<VolatileSlice<'a>> {
+        let region = memory.iter().nth(self.region as usize)?;
+        let offset = self.address.0.checked_sub(region.start_addr().0)?;
+        region.get_slice(MemoryRegionAddress(offset), self.len()).ok()
+    }
+
+    /// At most `limit` bytes of it, from `offset` on; nothing where that is behind its end.
+    pub(super) fn part(&self, offset: usize, limit: usize) -> Self {
+        // No longer than the segment, and inside it: no overflow.
+        let offset = offset.min(self.len());
+        let length = (self.len() - offset).min(limit) as u32;
+        Self { address: GuestAddress(self.address.0 + offset as u64), length, region: self.region }
     }
 
     /// Where it begins.
@@ -56,6 +89,9 @@ pub struct Chain {
     segments: Vec<Segment>,
     /// How many of the segments are device-readable; the rest is device-writable.
     readable: usize,
+    /// Bytes in both parts.
+    readable_length: usize,
+    writable_length: usize,
 }
 
 impl Chain {
@@ -76,6 +112,8 @@ impl Chain {
         self.head = head;
         self.segments.clear();
         self.readable = 0;
+        self.readable_length = 0;
+        self.writable_length = 0;
         let (mut index, mut indirect) = (head, false);
         loop {
             let descriptor = table.get(index)?;
@@ -109,8 +147,15 @@ impl Chain {
         if misplaced || self.segments.len() >= usize::from(limit) {
             return Err(QueueError::Chain);
         }
-        self.segments.push(Segment::new(memory, descriptor.addr().0, descriptor.len())?);
-        self.readable += usize::from(!writable);
+        let segment = Segment::new(memory, descriptor.addr().0, descriptor.len())?;
+        self.segments.push(segment);
+        // No more than a queue's size of segments, with 32 bits each: no overflow.
+        if writable {
+            self.writable_length += segment.len();
+        } else {
+            self.readable += 1;
+            self.readable_length += segment.len();
+        }
         Ok(())
     }
 
@@ -132,41 +177,72 @@ impl Chain {
         self.segments.get(self.readable..).unwrap_or_default()
     }
 
+    /// The bytes in all that the driver wrote.
+    #[must_use]
+    pub fn readable_length(&self) -> usize {
+        self.readable_length
+    }
+
+    /// The bytes of room for the answer.
+    #[must_use]
+    pub fn writable_length(&self) -> usize {
+        self.writable_length
+    }
+
     /// Fills `data` from `offset` bytes into the readable part on, wherever descriptors begin and end. `false` if there is less.
     #[must_use]
     pub fn read_at(&self, memory: &GuestMemoryMmap, offset: usize, data: &mut [u8]) -> bool {
-        let mut done = 0;
-        for (address, length) in pieces(self.readable(), offset, data.len()) {
-            let Some(target) = data.get_mut(done..done + length) else {
+        let mut rest = data;
+        for piece in pieces(self.readable(), offset, rest.len()) {
+            let Some((target, later)) = rest.split_at_mut_checked(piece.len()) else {
                 return false;
             };
-            match memory.get_slice(address, length) {
-                Ok(slice) => _ = slice.copy_to(target),
-                Err(_) if memory.read_slice(target, address).is_ok() => {}
-                Err(_) => return false,
+            match piece.slice(memory) {
+                Some(slice) => _ = slice.copy_to(target),
+                None if memory.read_slice(target, piece.address).is_ok() => {}
+                None => return false,
             }
-            done += length;
+            rest = later;
         }
-        done == data.len()
+        rest.is_empty()
+    }
+
+    /// Writes the last byte of the writable part, where devices have their status. `false` if there is none.
+    #[must_use]
+    pub fn write_last(&self, memory: &GuestMemoryMmap, byte: u8) -> bool {
+        let segment = self.writable().iter().rfind(|segment| !segment.is_empty());
+        let slice = segment.and_then(|segment| segment.part(segment.len() - 1, 1).slice(memory));
+        // Atomic, because that is the shortest way to one byte.
+        let written = slice.map(|slice| slice.store(byte, 0, Ordering::Relaxed).is_ok());
+        // A segment in two regions has no slice.
+        written.unwrap_or_else(|| {
+            self.writable_length > 0 && self.write_at(memory, self.writable_length - 1, &[byte])
+        })
     }
 
     /// Writes `data` from `offset` bytes into the writable part on. `false` if it does not fit.
     #[must_use]
     pub fn write_at(&self, memory: &GuestMemoryMmap, offset: usize, data: &[u8]) -> bool {
-        let mut done = 0;
-        for (address, length) in pieces(self.writable(), offset, data.len()) {
-            let Some(source) = data.get(done..done + length) else {
-                return false;
-            };
-            match memory.get_slice(address, length) {
-                Ok(slice) => slice.copy_from(source),
-                Err(_) if memory.write_slice(source, address).is_ok() => {}
-                Err(_) => return false,
-            }
-            done += length;
-        }
-        done == data.len()
+        write_at(memory, self.writable(), offset, data)
     }
+}
+
+/// Writes `data` from `offset` bytes into `segments` on, wherever they begin and end. `false` if it does not fit.
+#[must_use]
+pub(super) fn write_at(memory: &GuestMemoryMmap, segments: &[Segment], offset: usize, data: &[u8]) -> bool {
+    let mut rest = data;
+    for piece in pieces(segments, offset, rest.len()) {
+        let Some((source, later)) = rest.split_at_checked(piece.len()) else {
+            return false;
+        };
+        match piece.slice(memory) {
+            Some(slice) => slice.copy_from(source),
+            None if memory.write_slice(source, piece.address).is_ok() => {}
+            None => return false,
+        }
+        rest = later;
+    }
+    rest.is_empty()
 }
 
 /// A table of descriptors: the queue's, or one in a buffer.
@@ -180,8 +256,8 @@ impl<'a> Table<'a> {
         if !length.is_multiple_of(Self::ENTRY) {
             return Err(QueueError::Chain);
         }
-        let slice = memory.get_slice(GuestAddress(address), length as usize);
-        slice.map(Self).map_err(|_| QueueError::Chain)
+        let table = Segment::new(memory, address, length).ok();
+        table.and_then(|table| table.slice(memory)).map(Self).ok_or(QueueError::Chain)
     }
 
     fn get(&self, index: u16) -> Result<Descriptor, QueueError> {
@@ -191,35 +267,37 @@ impl<'a> Table<'a> {
 }
 
 /// The bytes in all `segments` together.
-#[must_use]
-pub fn length(segments: &[Segment]) -> usize {
+#[cfg(test)]
+pub(super) fn length(segments: &[Segment]) -> usize {
     segments.iter().map(Segment::len).sum()
 }
 
 /// Appends to `out` the part of `segments` that begins `offset` bytes in and is at most `limit` bytes long; returns its length.
 pub fn cut(segments: &[Segment], offset: usize, limit: usize, out: &mut Vec<Segment>) -> usize {
     let mut total = 0;
-    for (address, length) in pieces(segments, offset, limit) {
-        // A piece of a segment is no longer than it.
-        out.push(Segment { address, length: length as u32 });
-        total += length;
+    for piece in pieces(segments, offset, limit) {
+        total += piece.len();
+        out.push(piece);
     }
     total
 }
 
 /// Where `limit` bytes from `offset` on are, piece by piece; empty pieces are left out.
-fn pieces(
-    segments: &[Segment],
-    offset: usize,
-    limit: usize,
-) -> impl Iterator<Item = (GuestAddress, usize)> + '_ {
+fn pieces(segments: &[Segment], offset: usize, limit: usize) -> impl Iterator<Item = Segment> + '_ {
     let (mut skip, mut left) = (offset, limit);
-    segments.iter().filter_map(move |segment| {
-        let skipped = skip.min(segment.len());
-        skip -= skipped;
-        let length = (segment.len() - skipped).min(left);
-        left -= length;
-        // Inside a segment that was checked: no overflow.
-        (length > 0).then(|| (GuestAddress(segment.address.0 + skipped as u64), length))
+    let mut segments = segments.iter();
+    std::iter::from_fn(move || {
+        while left > 0 {
+            let segment = segments.next()?;
+            if skip >= segment.len() {
+                skip -= segment.len();
+                continue;
+            }
+            let piece = segment.part(skip, left);
+            skip = 0;
+            left -= piece.len();
+            return Some(piece);
+        }
+        None
     })
 }

@@ -27,7 +27,9 @@ pub mod transport;
 pub mod vsock;
 mod worker;
 
-pub use chain::{Chain, Segment, cut, length};
+#[cfg(test)]
+use chain::length;
+pub use chain::{Chain, Segment, cut};
 pub use config::ConfigSpace;
 pub use device::{Activation, DeviceError, Identity, Progress, VirtioDevice};
 pub use port::{DeviceCounters, Line, Link, Wake};

@@ -3,21 +3,19 @@
 use std::sync::atomic::{Ordering, fence};
 
 use thiserror::Error;
-use vm_memory::{
-    AtomicAccess, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
-    MemoryRegionAddress,
-};
+use vm_memory::{AtomicAccess, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileSlice};
 
 use super::chain::{Chain, Table};
+use super::io::Window;
 use super::transport::QueueSetup;
 
 #[cfg(test)]
 mod tests;
 
 /// Offsets in both rings (sections 2.7.6 and 2.7.8).
-const FLAGS: u64 = 0;
-const INDEX: u64 = 2;
-const ENTRIES: u64 = 4;
+const FLAGS: usize = 0;
+const INDEX: usize = 2;
+const ENTRIES: usize = 4;
 
 /// VIRTQ_USED_F_NO_NOTIFY: the device wants no notifications (section 2.7.8).
 const NO_NOTIFY: u16 = 1;
@@ -64,18 +62,12 @@ pub struct Queue {
     kept: u16,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// The rings are looked up once. Little-endian, as the host is.
+#[derive(Debug)]
 struct Parts {
-    descriptors: Ring,
-    available: Ring,
-    used: Ring,
-}
-
-/// A ring, or the descriptor table, in the region of memory that it lies in: found once, so that it is reached quickly. Little-endian, as the host is.
-#[derive(Clone, Copy, Debug)]
-struct Ring {
-    region: usize,
-    offset: u64,
+    descriptors: Window,
+    available: Window,
+    used: Window,
 }
 
 impl Queue {
@@ -92,11 +84,9 @@ impl Queue {
         let mut parts = None;
         if setup.ready {
             setup.check(max_size, &memory)?;
-            parts = Some(Parts {
-                descriptors: Ring::new(&memory, setup.descriptors)?,
-                available: Ring::new(&memory, setup.available)?,
-                used: Ring::new(&memory, setup.used)?,
-            });
+            let window = |(start, _, length)| Window::new(&memory, start, length).ok_or(QueueError::Address);
+            let [descriptors, available, used] = setup.parts().map(window);
+            parts = Some(Parts { descriptors: descriptors?, available: available?, used: used? });
         }
         let size = if setup.ready { setup.size } else { max_size };
         let (next_available, next_used) = (setup.next_available, setup.next_used);
@@ -126,20 +116,20 @@ impl Queue {
     /// # Errors
     /// When the driver breaks the rules. Nothing is taken then.
     pub fn pop(&mut self, chain: &mut Chain) -> Result<bool, QueueError> {
-        let Some(Parts { descriptors, available, .. }) = self.parts else {
+        let Some(Parts { descriptors, available, .. }) = &self.parts else {
             return Ok(false);
         };
+        let available = available.slice();
         // What the index covers must not be read before it.
-        let index: u16 = available.load(&self.memory, INDEX, Ordering::Acquire);
+        let index: u16 = load(&available, INDEX, Ordering::Acquire);
         match index.wrapping_sub(self.next_available) {
             0 => return Ok(false),
             waiting if waiting > self.size => return Err(QueueError::Index),
             _ => {}
         }
-        let entry = ENTRIES + 2 * u64::from(self.next_available & (self.size - 1));
-        let head = available.load(&self.memory, entry, Ordering::Relaxed);
-        let table = descriptors.table(&self.memory, self.size).ok_or(QueueError::Address)?;
-        chain.fill(&self.memory, table, self.size, head)?;
+        let entry = ENTRIES + 2 * usize::from(self.next_available & (self.size - 1));
+        let head = load(&available, entry, Ordering::Relaxed);
+        chain.fill(&self.memory, Table(descriptors.slice()), self.size, head)?;
         self.next_available = self.next_available.wrapping_add(1);
         Ok(true)
     }
@@ -158,8 +148,8 @@ impl Queue {
     /// How many buffers are available and not popped; at most as many as the queue holds.
     #[must_use]
     pub fn available(&self) -> u16 {
-        self.parts.map_or(0, |parts| {
-            let index: u16 = parts.available.load(&self.memory, INDEX, Ordering::Acquire);
+        self.parts.as_ref().map_or(0, |parts| {
+            let index: u16 = load(&parts.available.slice(), INDEX, Ordering::Acquire);
             index.wrapping_sub(self.next_available).min(self.size)
         })
     }
@@ -171,59 +161,61 @@ impl Queue {
 
     /// Gives several buffers back, each with how much of it was filled. The driver sees all of them at once or none.
     pub fn add_used_together(&mut self, buffers: &[(u16, u32)]) {
-        let Some(Parts { used, .. }) = self.parts else {
+        let Some(Parts { used, .. }) = &self.parts else {
             return;
         };
+        let used = used.slice();
         for &(head, written) in buffers {
-            let entry = ENTRIES + 8 * u64::from(self.next_used & (self.size - 1));
-            used.store(&self.memory, entry, u32::from(head), Ordering::Relaxed);
-            used.store(&self.memory, entry + 4, written, Ordering::Relaxed);
+            let entry = ENTRIES + 8 * usize::from(self.next_used & (self.size - 1));
+            store(&used, entry, u32::from(head), Ordering::Relaxed);
+            store(&used, entry + 4, written, Ordering::Relaxed);
             self.next_used = self.next_used.wrapping_add(1);
         }
         // The driver sees the entries when it sees the index.
-        used.store(&self.memory, INDEX, self.next_used, Ordering::Release);
+        store(&used, INDEX, self.next_used, Ordering::Release);
     }
 
     /// Whether the driver wants an interrupt for what was used since the last call (section 2.7.7.2).
     pub fn needs_interrupt(&mut self) -> bool {
         let told = std::mem::replace(&mut self.told, self.next_used);
-        let Some(Parts { available, .. }) = self.parts.filter(|_| told != self.next_used) else {
+        let Some(Parts { available, .. }) = self.parts.as_ref().filter(|_| told != self.next_used) else {
             return false;
         };
+        let available = available.slice();
         // The used index must be visible before the driver's wish is read: the driver does it the other way round.
         fence(Ordering::SeqCst);
         if self.event_idx {
-            let event_at = ENTRIES + 2 * u64::from(self.size);
-            let event: u16 = available.load(&self.memory, event_at, Ordering::Relaxed);
+            let event_at = ENTRIES + 2 * usize::from(self.size);
+            let event: u16 = load(&available, event_at, Ordering::Relaxed);
             let passed = self.next_used.wrapping_sub(event).wrapping_sub(1);
             return passed < self.next_used.wrapping_sub(told);
         }
-        let flags: u16 = available.load(&self.memory, FLAGS, Ordering::Relaxed);
+        let flags: u16 = load(&available, FLAGS, Ordering::Relaxed);
         flags & NO_INTERRUPT == 0
     }
 
     /// Asks the driver for notifications. `true` if buffers came meanwhile: they may not be notified.
     pub fn enable_notification(&mut self) -> bool {
-        let Some(Parts { available, used, .. }) = self.parts else {
+        let Some(Parts { available, used, .. }) = &self.parts else {
             return false;
         };
         if self.event_idx {
-            let event_at = ENTRIES + 8 * u64::from(self.size);
-            used.store(&self.memory, event_at, self.next_available, Ordering::Relaxed);
+            let event_at = ENTRIES + 8 * usize::from(self.size);
+            store(&used.slice(), event_at, self.next_available, Ordering::Relaxed);
         } else {
-            used.store(&self.memory, FLAGS, 0u16, Ordering::Relaxed);
+            store(&used.slice(), FLAGS, 0u16, Ordering::Relaxed);
         }
         // As in `needs_interrupt`, with the roles exchanged.
         fence(Ordering::SeqCst);
-        let index: u16 = available.load(&self.memory, INDEX, Ordering::Relaxed);
+        let index: u16 = load(&available.slice(), INDEX, Ordering::Relaxed);
         index != self.next_available
     }
 
     /// Tells the driver that the device looks by itself.
     pub fn disable_notification(&mut self) {
         // With VIRTIO_F_RING_EVENT_IDX a notification is asked for each time, and not called off.
-        if let Some(Parts { used, .. }) = self.parts.filter(|_| !self.event_idx) {
-            used.store(&self.memory, FLAGS, NO_NOTIFY, Ordering::Relaxed);
+        if let Some(Parts { used, .. }) = self.parts.as_ref().filter(|_| !self.event_idx) {
+            store(&used.slice(), FLAGS, NO_NOTIFY, Ordering::Relaxed);
         }
     }
 
@@ -234,32 +226,14 @@ impl Queue {
     }
 }
 
-/// Rings are checked when they are made. Were one out of memory all the same, it would read as zeros.
-impl Ring {
-    fn new(memory: &GuestMemoryMmap, address: u64) -> Result<Self, QueueError> {
-        let mut regions = memory.iter().enumerate();
-        let place =
-            regions.find_map(|(region, it)| Some((region, it.to_region_addr(GuestAddress(address))?)));
-        place.map(|(region, offset)| Self { region, offset: offset.0 }).ok_or(QueueError::Address)
-    }
+// Rings are checked when they are made. Were one shorter or unaligned all the same, it would read as zeros.
 
-    fn table(self, memory: &GuestMemoryMmap, size: u16) -> Option<Table<'_>> {
-        let region = memory.iter().nth(self.region)?;
-        let length = usize::from(size) * Table::ENTRY as usize;
-        region.get_slice(MemoryRegionAddress(self.offset), length).ok().map(Table)
-    }
+fn load<T: AtomicAccess + Default>(ring: &VolatileSlice<'_>, at: usize, order: Ordering) -> T {
+    ring.load(at, order).unwrap_or_default()
+}
 
-    fn load<T: AtomicAccess + Default>(self, memory: &GuestMemoryMmap, at: u64, order: Ordering) -> T {
-        let place = MemoryRegionAddress(self.offset + at);
-        let value = memory.iter().nth(self.region).and_then(|region| region.load(place, order).ok());
-        value.unwrap_or_default()
-    }
-
-    fn store<T: AtomicAccess>(self, memory: &GuestMemoryMmap, at: u64, value: T, order: Ordering) {
-        if let Some(region) = memory.iter().nth(self.region) {
-            let _ = region.store(value, MemoryRegionAddress(self.offset + at), order);
-        }
-    }
+fn store<T: AtomicAccess>(ring: &VolatileSlice<'_>, at: usize, value: T, order: Ordering) {
+    let _ = ring.store(value, at, order);
 }
 
 impl QueueSetup {
@@ -268,19 +242,18 @@ impl QueueSetup {
         if self.size > max_size || !self.size.is_power_of_two() {
             return Err(QueueError::Size);
         }
-        // Alignment and size of each part: section 2.7.
-        let size = usize::from(self.size);
-        let parts = [
-            (self.descriptors, 16, 16 * size),
-            (self.available, 2, 6 + 2 * size),
-            (self.used, 4, 6 + 8 * size),
-        ];
-        let sound = parts.into_iter().all(|(start, alignment, length)| {
+        let sound = self.parts().into_iter().all(|(start, alignment, length)| {
             // No driver puts a ring at address 0: that is one that was never set.
             start.is_multiple_of(alignment)
                 && start != 0
                 && memory.get_slice(GuestAddress(start), length).is_ok()
         });
         if sound { Ok(()) } else { Err(QueueError::Address) }
+    }
+
+    /// Start, alignment and size of each part (section 2.7): descriptors, available ring, used ring.
+    fn parts(&self) -> [(u64, u64, usize); 3] {
+        let size = usize::from(self.size);
+        [(self.descriptors, 16, 16 * size), (self.available, 2, 6 + 2 * size), (self.used, 4, 6 + 8 * size)]
     }
 }

@@ -20,7 +20,8 @@ impl Signal {
 
     /// Signals it.
     pub fn send(&self) -> io::Result<()> {
-        self.0.write(1)
+        rustix::io::write(self, &1u64.to_ne_bytes())?;
+        Ok(())
     }
 
     pub(super) fn event(&self) -> &EventFd {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::io::HostPage;
 use super::{
     Activation, Chain, ConfigSpace, DeviceError, DeviceKind, Identity, Link, Progress, Queue, QueueError,
-    Reactor, TIMER, VirtioDevice, length,
+    Reactor, TIMER, VirtioDevice,
 };
 use pages::Pages;
 use spec::{PAGE_SIZE, STAT_SIZE, config, feature};
@@ -260,13 +260,13 @@ impl Active {
         }
         let memory = queue.memory();
         let (taken, total) = match role {
-            Role::Report => (pages.report(memory, &self.chain, *done), length(self.chain.writable())),
+            Role::Report => (pages.report(memory, &self.chain, *done), self.chain.writable_length()),
             Role::Inflate => {
                 let (taken, faults) = pages.inflate(memory, &self.chain, *done);
                 (0..faults).for_each(|_| self.link.fault());
-                (taken, length(self.chain.readable()))
+                (taken, self.chain.readable_length())
             }
-            _ => (pages.deflate(memory, &self.chain, *done), length(self.chain.readable())),
+            _ => (pages.deflate(memory, &self.chain, *done), self.chain.readable_length()),
         };
         *done += taken;
         if *done < total {
@@ -291,7 +291,7 @@ impl Active {
         queue.disable_notification();
         if queue.pop(&mut self.chain)? {
             let mut bytes = [0; MAX_STATS * STAT_SIZE];
-            let bytes = &mut bytes[..length(self.chain.readable()).min(MAX_STATS * STAT_SIZE)];
+            let bytes = &mut bytes[..self.chain.readable_length().min(MAX_STATS * STAT_SIZE)];
             if self.chain.read_at(queue.memory(), 0, bytes) {
                 *stats = Stats::parse(bytes);
             }

@@ -7,7 +7,7 @@ use vm_memory::{GuestAddress, GuestMemory, GuestMemoryMmap, Permissions};
 
 use super::spec::{PAGE_SHIFT, PAGE_SIZE, PFN_SIZE};
 use crate::virtio::io::{HostPage, discard};
-use crate::virtio::{Chain, Segment, cut, length};
+use crate::virtio::{Chain, Segment, cut};
 
 /// How many page numbers are dealt with at a time. Linux has no more in one request, and each may cost a system call.
 pub(super) const TURN_PAGES: usize = 256;
@@ -127,7 +127,7 @@ impl Pages {
     /// Reads the next numbers of a request, and returns how many bytes of it they are.
     fn read(&mut self, memory: &GuestMemoryMmap, chain: &Chain, offset: usize) -> usize {
         let mut bytes = [0; TURN_PAGES * PFN_SIZE];
-        let left = length(chain.readable()).saturating_sub(offset).min(bytes.len());
+        let left = chain.readable_length().saturating_sub(offset).min(bytes.len());
         let bytes = &mut bytes[..left];
         self.numbers.clear();
         // The chain was checked: all of it is there.

@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FlockOperation, OFlags, StatxFlags, flock, ioctl_blksszget, statx};
+use rustix::fs::{AtFlags, FlockOperation, OFlags, StatxFlags, flock, fstatfs, ioctl_blksszget, statx};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use thiserror::Error;
 
@@ -95,6 +95,7 @@ pub(super) struct Disk {
     tail: u64,
     name: String,
     waits_apart: bool,
+    in_memory: bool,
 }
 
 impl Disk {
@@ -136,8 +137,8 @@ impl Disk {
             return Err(BlockError::Small { path: path.to_owned(), block });
         }
         let name = format!("{:x}-{:x}", metadata.dev(), metadata.ino());
-        let waits_apart = waits_apart(&file);
-        Ok(Self { file: Arc::new(file), access, sectors, block, tail, name, waits_apart })
+        let (waits_apart, in_memory) = (waits_apart(&file), in_memory(&file));
+        Ok(Self { file: Arc::new(file), access, sectors, block, tail, name, waits_apart, in_memory })
     }
 
     pub(super) fn file(&self) -> &Arc<File> {
@@ -167,6 +168,11 @@ impl Disk {
     /// Whether the host can begin to read without waiting.
     pub(super) fn waits_apart(&self) -> bool {
         self.waits_apart
+    }
+
+    /// Whether no operation on the file waits for a device: it is on a tmpfs.
+    pub(super) fn in_memory(&self) -> bool {
+        self.in_memory
     }
 
     /// Tells it from other files of this host.
@@ -213,6 +219,11 @@ fn waits_apart(file: &File) -> bool {
     let read = preadv2(file, &mut [IoSliceMut::new(&mut byte)], 0, ReadWriteFlags::NOWAIT);
     // Any other answer, also to an unaligned read, shows that the flag is known here.
     read != Err(Errno::OPNOTSUPP)
+}
+
+fn in_memory(file: &File) -> bool {
+    // TMPFS_MAGIC (linux/magic.h).
+    fstatfs(file).is_ok_and(|filesystem| filesystem.f_type == libc::TMPFS_MAGIC)
 }
 
 /// What direct I/O has to be aligned to in the file, in bytes. Memory may be aligned to sectors only, as guests do.

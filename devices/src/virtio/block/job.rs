@@ -137,7 +137,7 @@ impl Job {
     pub(super) fn answer(&mut self, queue: &mut Queue, status: u8) {
         let room = room(&self.chain).unwrap_or(0);
         // The chain was checked to be in memory.
-        let _ = self.chain.write_at(queue.memory(), room, &[status]);
+        let _ = self.chain.write_last(queue.memory(), status);
         // Section 2.7.8.2: at least as many bytes must have been written, from the beginning on. If some of the data are
         // missing, the status byte is not counted either.
         let data = match self.request {

@@ -3,7 +3,7 @@
 use vm_memory::GuestMemoryMmap;
 
 use super::spec::{HEADER, RANGE, SECTOR, UNMAP, request, status};
-use crate::virtio::{Chain, Segment, cut, length};
+use crate::virtio::{Chain, Segment, cut};
 
 #[cfg(test)]
 mod tests;
@@ -61,7 +61,7 @@ impl Request {
         }
         let [kind, _reserved, low, high] = words(header);
         let sector = u64::from(high) << 32 | u64::from(low);
-        let sent = length(chain.readable()) - HEADER;
+        let sent = chain.readable_length() - HEADER;
         match kind {
             request::IN => {
                 let (offset, length) = bounds.transfer(sector, room)?;
@@ -124,7 +124,7 @@ impl Request {
 
 /// How much of the writable part is for data; its last byte is for the status. None if there is not even that.
 pub(super) fn room(chain: &Chain) -> Option<usize> {
-    length(chain.writable()).checked_sub(1)
+    chain.writable_length().checked_sub(1)
 }
 
 impl Bounds {

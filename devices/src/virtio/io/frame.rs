@@ -1,19 +1,19 @@
 //! Reading a frame whose length nobody knows beforehand.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use vm_memory::GuestMemoryMmap;
 
-use super::{MAX_VECTORS, Vectors, check};
+use super::{MAX_VECTORS, Vectors, check, raw};
 use crate::virtio::Segment;
 
 /// The most segments that [`Vectors::read_frame`] takes: the header and what is spilled have a vector each.
 pub const MAX_FRAME_SEGMENTS: usize = MAX_VECTORS - 2;
 
 impl Vectors {
-    /// readv(2): fills `header`, then `segments`; what is left of the frame goes into the room of `spill`,
-    /// whose length becomes that of the rest. Returns the length of all.
+    /// readv(2): fills `header`, then `segments` but for as many bytes at their front, which are kept for it; what is left
+    /// of the frame goes into the room of `spill`, whose length becomes that of the rest. Returns the length of all.
     ///
     /// # Errors
     /// The kernel's.
@@ -26,9 +26,9 @@ impl Vectors {
         spill: &mut Vec<u8>,
     ) -> io::Result<usize> {
         spill.clear();
-        self.point(memory, segments)?;
-        self.0.insert(0, libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: header.len() });
-        let offered: usize = self.0.iter().map(|vector| vector.iov_len).sum();
+        self.0.clear();
+        self.0.push(libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: header.len() });
+        let offered = self.append(memory, segments, header.len())? + header.len();
         let room = spill.spare_capacity_mut();
         self.0.push(libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() });
         if self.0.len() > MAX_VECTORS {
@@ -36,7 +36,7 @@ impl Vectors {
         }
         // SAFETY: the vectors are those of guest memory, mapped for as long as it is borrowed, and two
         // borrowed buffers.
-        let read = unsafe { libc::readv(fd.as_raw_fd(), self.0.as_ptr(), self.0.len() as libc::c_int) };
+        let read = unsafe { libc::syscall(libc::SYS_readv, raw(fd), self.0.as_ptr(), self.0.len()) };
         let length = check(read)?;
         // SAFETY: the kernel fills vectors in their order, so it has written so much of the last one, which
         // is the spare room.

@@ -2,13 +2,15 @@
 //!
 //! Guest memory is read and written by the guest at any time, so no Rust reference to it may exist, and the standard
 //! library's I/O, which takes slices, cannot be used. The calls here hand its addresses to the kernel, which does not mind.
+//! They go by number: the functions of libc's that have a name are cancellation points, which takes as many instructions
+//! as the rest of a small request.
 #![expect(unsafe_code, reason = "the kernel reads and writes memory that is outside Rust's rules")]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::fs::{FallocateFlags, fallocate, fdatasync};
-use vm_memory::{GuestMemoryBackend, GuestMemoryMmap};
+use vm_memory::GuestMemoryMmap;
 
 use super::Segment;
 
@@ -18,10 +20,12 @@ pub mod tap;
 #[cfg(test)]
 mod tests;
 mod uring;
+mod window;
 
 pub use discard::{HostPage, discard};
 pub use frame::MAX_FRAME_SEGMENTS;
 pub use uring::{Completion, Ring};
+pub use window::Window;
 
 /// The most pieces that one call takes (IOV_MAX).
 const MAX_VECTORS: usize = 1024;
@@ -61,7 +65,7 @@ impl Vectors {
         Self::default()
     }
 
-    /// readv(2): from `fd` into `segments`.
+    /// readv(2), or read(2) where it is one piece, which costs the kernel less: from `fd` into `segments`.
     ///
     /// # Errors
     /// The kernel's.
@@ -72,11 +76,15 @@ impl Vectors {
         fd: BorrowedFd<'_>,
     ) -> io::Result<usize> {
         let (vectors, count) = self.point(memory, segments)?;
-        // SAFETY: each vector lies in `memory`, which is mapped readable and writable for as long as it is borrowed.
-        check(unsafe { libc::readv(fd.as_raw_fd(), vectors, count) })
+        check(match self.single() {
+            // SAFETY: each vector lies in `memory`, which is mapped readable and writable for as long as it is borrowed.
+            Some((at, length)) => unsafe { libc::syscall(libc::SYS_read, raw(fd), at, length) },
+            // SAFETY: as above.
+            None => unsafe { libc::syscall(libc::SYS_readv, raw(fd), vectors, count) },
+        })
     }
 
-    /// writev(2): from `segments` to `fd`.
+    /// writev(2) or write(2): from `segments` to `fd`.
     ///
     /// # Errors
     /// The kernel's.
@@ -87,8 +95,12 @@ impl Vectors {
         fd: BorrowedFd<'_>,
     ) -> io::Result<usize> {
         let (vectors, count) = self.point(memory, segments)?;
-        // SAFETY: as in `read`.
-        check(unsafe { libc::writev(fd.as_raw_fd(), vectors, count) })
+        check(match self.single() {
+            // SAFETY: as in `read`.
+            Some((at, length)) => unsafe { libc::syscall(libc::SYS_write, raw(fd), at, length) },
+            // SAFETY: as in `read`.
+            None => unsafe { libc::syscall(libc::SYS_writev, raw(fd), vectors, count) },
+        })
     }
 
     /// preadv(2): from `offset` in `fd` into `segments`.
@@ -104,8 +116,9 @@ impl Vectors {
     ) -> io::Result<usize> {
         let offset = file_offset(offset)?;
         let (vectors, count) = self.point(memory, segments)?;
-        // SAFETY: as in `read`.
-        check(unsafe { libc::preadv(fd.as_raw_fd(), vectors, count, offset) })
+        let fd = raw(fd);
+        // SAFETY: as in `read`. The last argument is the upper half of the offset where it has two.
+        check(unsafe { libc::syscall(libc::SYS_preadv, fd, vectors, count, offset, 0_i64) })
     }
 
     /// pwritev(2): from `segments` to `offset` in `fd`.
@@ -121,8 +134,9 @@ impl Vectors {
     ) -> io::Result<usize> {
         let offset = file_offset(offset)?;
         let (vectors, count) = self.point(memory, segments)?;
-        // SAFETY: as in `read`.
-        check(unsafe { libc::pwritev(fd.as_raw_fd(), vectors, count, offset) })
+        let fd = raw(fd);
+        // SAFETY: as in `read_at`.
+        check(unsafe { libc::syscall(libc::SYS_pwritev, fd, vectors, count, offset, 0_i64) })
     }
 
     /// Carries out `operation` and waits for it. Returns how many bytes were read or written.
@@ -147,10 +161,9 @@ impl Vectors {
     }
 
     /// Address and length, if it is one piece.
-    fn single(&self) -> Option<(*mut u8, u32)> {
+    fn single(&self) -> Option<(*mut u8, usize)> {
         match self.0[..] {
-            // A segment's length has 32 bits.
-            [vector] => Some((vector.iov_base.cast(), vector.iov_len as u32)),
+            [vector] => Some((vector.iov_base.cast(), vector.iov_len)),
             _ => None,
         }
     }
@@ -160,21 +173,36 @@ impl Vectors {
         &mut self,
         memory: &GuestMemoryMmap,
         segments: &[Segment],
-    ) -> io::Result<(*const libc::iovec, libc::c_int)> {
+    ) -> io::Result<(*const libc::iovec, usize)> {
         self.0.clear();
-        for segment in segments.iter().filter(|segment| !segment.is_empty()) {
-            // Segments are checked when they are made; this finds the host's address.
-            let slice = memory
-                .get_slice(segment.address(), segment.len())
-                .map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))?;
-            let address = slice.ptr_guard_mut().as_ptr();
-            self.0.push(libc::iovec { iov_base: address.cast(), iov_len: segment.len() });
-        }
+        self.append(memory, segments, 0)?;
         if self.0.len() > MAX_VECTORS {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
-        // At most MAX_VECTORS.
-        Ok((self.0.as_ptr(), self.0.len() as libc::c_int))
+        Ok((self.0.as_ptr(), self.0.len()))
+    }
+
+    /// Adds the vectors for `segments`, but for the first `skip` bytes. Returns their length.
+    fn append(
+        &mut self,
+        memory: &GuestMemoryMmap,
+        segments: &[Segment],
+        mut skip: usize,
+    ) -> io::Result<usize> {
+        let mut total = 0;
+        for segment in segments {
+            let piece = segment.part(skip, usize::MAX);
+            skip = skip.saturating_sub(segment.len());
+            if piece.is_empty() {
+                continue;
+            }
+            // Segments are checked when they are made; this finds the host's address.
+            let slice = piece.slice(memory).ok_or_else(|| io::Error::from_raw_os_error(libc::EFAULT))?;
+            let address = slice.ptr_guard_mut().as_ptr();
+            self.0.push(libc::iovec { iov_base: address.cast(), iov_len: piece.len() });
+            total += piece.len();
+        }
+        Ok(total)
     }
 }
 
@@ -182,6 +210,11 @@ fn file_offset(offset: u64) -> io::Result<libc::off_t> {
     offset.try_into().map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
-fn check(result: isize) -> io::Result<usize> {
+/// A descriptor as the operand of a system call, all of whose operands have 64 bits.
+fn raw(fd: BorrowedFd<'_>) -> libc::c_long {
+    fd.as_raw_fd().into()
+}
+
+fn check(result: libc::c_long) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }

@@ -4,7 +4,7 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::AsFd;
 
 use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{Bytes, GuestAddress, GuestRegionMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestRegionMmap};
 
 use super::*;
 use crate::testkit;

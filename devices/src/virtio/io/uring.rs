@@ -209,7 +209,8 @@ impl Place {
         // `point` allows no more than fit.
         let count = count as u32;
         // A single piece needs no vector, neither here nor in the kernel.
-        let single = self.vectors.single();
+        // A segment's length has 32 bits.
+        let single = self.vectors.single().map(|(address, length)| (address, length as u32));
         Ok(match (operation, single) {
             (Operation::Read(offset), Some((address, length))) => {
                 file_offset(offset)?;

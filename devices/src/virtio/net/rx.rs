@@ -6,14 +6,14 @@
 //! fit: the one copy there is, for a frame that is longer than those before it. It also tells a frame that
 //! was cut off from one that just fits.
 
-use std::collections::VecDeque;
 use std::io;
 use std::time::Instant;
 
 use super::spec::{ETHERNET_HEADER, VLAN_TAG, feature, header};
 use super::{Batch, MAX_FRAME, MIN_FRAME, RETRY, Side, Stop};
+use crate::virtio::chain::write_at;
 use crate::virtio::io::{MAX_FRAME_SEGMENTS, Vectors};
-use crate::virtio::{Chain, Queue, QueueError, Segment, cut, length};
+use crate::virtio::{Chain, Queue, QueueError, Segment};
 
 /// As much as is offered at least: a frame of the usual MTU.
 const SMALL_FRAME: usize = header::LENGTH + ETHERNET_HEADER + VLAN_TAG + 1500;
@@ -29,13 +29,14 @@ pub(super) struct Receiver {
     max_ordinary: usize,
     // Wiring.
     vectors: Vectors,
-    segments: Vec<Segment>,
     used: Vec<(u16, u32)>,
-    spare: Vec<Chain>,
+    /// The buffer that was popped last.
+    chain: Chain,
     // State.
     /// Buffers that were popped and are not used: frames go into them in this order.
-    held: VecDeque<Buffer>,
-    /// Their room.
+    held: Vec<Buffer>,
+    /// Their segments, and their room.
+    segments: Vec<Segment>,
     room: usize,
     /// The most buffers that the driver ever had posted at once.
     most: usize,
@@ -50,8 +51,12 @@ pub(super) struct Receiver {
     spill: Vec<u8>,
 }
 
+/// One of the buffers held.
+#[derive(Clone, Copy)]
 struct Buffer {
-    chain: Chain,
+    head: u16,
+    /// How many of the segments are its own; a chain is no longer than the queue.
+    segments: u16,
     room: usize,
 }
 
@@ -64,10 +69,10 @@ impl Receiver {
             features,
             max_ordinary: max_ordinary.unwrap_or(MAX_FRAME),
             vectors: Vectors::new(),
-            segments: Vec::new(),
             used: Vec::new(),
-            spare: Vec::new(),
-            held: VecDeque::new(),
+            chain: Chain::new(),
+            held: Vec::new(),
+            segments: Vec::new(),
             room: 0,
             most: 0,
             window: SMALL_FRAME,
@@ -126,42 +131,37 @@ impl Receiver {
     fn gather(&mut self, queue: &mut Queue, wanted: usize) -> Result<(), QueueError> {
         let at_once = if self.mergeable() { usize::from(queue.size()) } else { 1 };
         while self.held.len() < at_once && self.room < wanted {
-            let mut chain = self.spare.pop().unwrap_or_default();
-            if !queue.pop(&mut chain)? {
-                self.spare.push(chain);
+            if !queue.pop(&mut self.chain)? {
                 break;
             }
-            let room = length(chain.writable());
+            let (head, room) = (self.chain.head(), self.chain.writable_length());
             // Section 5.1.6.3.1: each buffer holds the header at least.
             if room < header::LENGTH {
                 return Err(QueueError::Buffer);
             }
+            let segments = self.chain.writable();
             self.room += room;
-            self.held.push_back(Buffer { chain, room });
+            self.segments.extend_from_slice(segments);
+            self.held.push(Buffer { head, segments: segments.len() as u16, room });
         }
         Ok(())
     }
 
     /// Reads the next frame into the buffers held.
     fn read(&mut self, side: &mut Side<'_>) -> Result<usize, io::ErrorKind> {
-        self.segments.clear();
-        let mut room = 0;
-        for (index, buffer) in self.held.iter().enumerate() {
-            let segments = buffer.chain.writable();
+        let (mut offered, mut room) = (0, 0);
+        for buffer in &self.held {
             // A chain alone never has too many.
-            let full = self.segments.len() + segments.len() > MAX_FRAME_SEGMENTS;
-            if full || room >= MAX_FRAME {
+            let with = offered + usize::from(buffer.segments);
+            if with > MAX_FRAME_SEGMENTS || room >= MAX_FRAME {
                 break;
             }
-            if index == 0 {
-                cut(segments, header::LENGTH, usize::MAX, &mut self.segments);
-            } else {
-                self.segments.extend_from_slice(segments);
-            }
+            offered = with;
             room += buffer.room;
         }
         let (memory, wire) = (side.queue.memory(), side.wire.as_fd());
-        let read = self.vectors.read_frame(memory, &self.segments, wire, &mut self.header, &mut self.spill);
+        let segments = self.segments.get(..offered).unwrap_or_default();
+        let read = self.vectors.read_frame(memory, segments, wire, &mut self.header, &mut self.spill);
         match read.map_err(|error| error.kind())? {
             // No frame is empty: nobody is at the other end any more.
             0 => Err(io::ErrorKind::UnexpectedEof),
@@ -237,23 +237,21 @@ impl Receiver {
     fn hand_over(&mut self, queue: &mut Queue, length: usize) -> bool {
         let memory = queue.memory();
         let in_place = length - self.spill.len().min(length);
-        let mut sound = true;
-        let mut start = 0;
+        let (mut start, mut segments) = (0, 0);
         self.used.clear();
         for buffer in &self.held {
             if start == length {
                 break;
             }
             let end = length.min(start + buffer.room);
-            let spilled = start.max(in_place);
-            if spilled < end {
-                let rest = self.spill.get(spilled - in_place..end - in_place);
-                sound &= rest.is_some_and(|rest| buffer.chain.write_at(memory, spilled - start, rest));
-            }
             // No more than MAX_FRAME.
-            self.used.push((buffer.chain.head(), (end - start) as u32));
+            self.used.push((buffer.head, (end - start) as u32));
+            segments += usize::from(buffer.segments);
             start = end;
         }
+        // Buffers are filled one after the other, as if they were one.
+        let frame = self.segments.get(..segments).unwrap_or_default();
+        let mut sound = write_at(memory, frame, in_place, &self.spill);
         // Section 5.1.6.4.1: without GUEST_CSUM the flags are 0. The number of buffers is always set, to 1
         // where frames are not spread.
         if self.features & feature::GUEST_CSUM == 0 {
@@ -261,13 +259,11 @@ impl Receiver {
         }
         let count = (self.used.len() as u16).to_le_bytes();
         self.header[header::NUM_BUFFERS..].copy_from_slice(&count);
-        sound &= self.held.front().is_some_and(|first| first.chain.write_at(memory, 0, &self.header));
+        sound &= write_at(memory, frame, 0, &self.header);
         if sound {
             queue.add_used_together(&self.used);
-            for Buffer { chain, room } in self.held.drain(..self.used.len()) {
-                self.room -= room;
-                self.spare.push(chain);
-            }
+            self.room -= self.held.drain(..self.used.len()).map(|buffer| buffer.room).sum::<usize>();
+            self.segments.drain(..segments);
         }
         sound
     }

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use super::{Batch, MAX_FRAME, MIN_FRAME, Side, Stop};
 use crate::virtio::io::Vectors;
-use crate::virtio::{Chain, QueueError, length};
+use crate::virtio::{Chain, QueueError};
 
 /// Takes frames out of the transmit queue. A buffer is a frame, with its header at the front, in however many pieces.
 #[derive(Default)]
@@ -45,8 +45,7 @@ impl Transmitter {
     /// Sends the frame in `chain`, or drops it, and gives the buffer back. Only for want of room, or because
     /// of a signal, it stays.
     fn send(&mut self, side: &mut Side<'_>) -> Result<usize, ErrorKind> {
-        let frame = self.chain.readable();
-        let length = length(frame);
+        let (frame, length) = (self.chain.readable(), self.chain.readable_length());
         if !(MIN_FRAME..=MAX_FRAME).contains(&length) {
             side.link.fault();
             side.flow.counters.dropped += 1;

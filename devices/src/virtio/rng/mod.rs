@@ -8,7 +8,7 @@ use rustix::rand::GetRandomFlags;
 
 use super::{
     Activation, Chain, ConfigSpace, DeviceError, DeviceKind, Identity, Link, Progress, Queue, QueueError,
-    Reactor, TIMER, VirtioDevice, length,
+    Reactor, TIMER, VirtioDevice,
 };
 use crate::rate_limiter::{RateLimiter, RateLimits};
 
@@ -138,7 +138,7 @@ impl Active {
 /// Fills one buffer and returns how far. Where the host has no random bytes, or the driver left no room, that is 0.
 fn fill(chain: &Chain, queue: &Queue) -> u32 {
     let mut bytes = [0; MAX_BYTES];
-    let wanted = length(chain.writable()).min(MAX_BYTES);
+    let wanted = chain.writable_length().min(MAX_BYTES);
     // Not waited for: the pool is full since the host's boot, or this is no host to trust with a guest's keys.
     let got = rustix::rand::getrandom(&mut bytes[..wanted], GetRandomFlags::NONBLOCK).unwrap_or(0);
     if chain.write_at(queue.memory(), 0, &bytes[..got]) {

@@ -653,6 +653,10 @@ proptest! {
             prop_assert_eq!(&all[offset..offset + count], &bytes[..]);
         }
         let mut parts = Vec::new();
+        prop_assert!(chain.write_last(&memory, 0xa5));
+        let mut written = cuts.windows(2).zip(&addresses[cuts.len() - 1..]);
+        let last = written.rfind(|(cut, _)| cut[0] < cut[1]);
+        prop_assert_eq!(last.map(|(cut, &address)| driver.read(address + (cut[1] - cut[0] - 1) as u64, 1)), Some(vec![0xa5]));
         let got = cut(chain.writable(), offset, count, &mut parts);
         prop_assert_eq!(got, count.min(40usize.saturating_sub(offset)));
         prop_assert_eq!(length(&parts), got);

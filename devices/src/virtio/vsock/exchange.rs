@@ -14,7 +14,7 @@ use super::packet::{Header, Key};
 use super::peer::{Peer, Stage};
 use super::spec::{HOST_CID, TYPE_STREAM, op, shutdown};
 use super::table::Table;
-use crate::virtio::{Chain, Interest, Reactor, length};
+use crate::virtio::{Chain, Interest, Reactor};
 
 mod opening;
 
@@ -119,7 +119,7 @@ impl Exchange {
             return false;
         }
         let key = header.key();
-        let payload = length(chain.readable()) - Header::SIZE;
+        let payload = chain.readable_length() - Header::SIZE;
         if header.kind != TYPE_STREAM || (header.op == op::RW && payload < header.len as usize) {
             if header.op != op::RST {
                 self.refuse(key, header.kind);

@@ -19,7 +19,7 @@ use vm_memory::GuestMemoryMmap;
 use super::VsockError;
 use super::packet::Header;
 use crate::virtio::io::Vectors;
-use crate::virtio::{Chain, Interest, Reactor, Segment, cut, length};
+use crate::virtio::{Chain, Interest, Reactor, Segment, cut};
 
 /// The longest path of a Unix socket in bytes, without its final zero.
 const MAX_PATH: usize = 107;
@@ -341,5 +341,5 @@ pub(super) struct Transfer {
 
 /// How many bytes of payload fit into `chain` behind the header.
 pub(super) fn payload_room(chain: &Chain) -> usize {
-    length(chain.writable()).saturating_sub(Header::SIZE).min(MAX_PAYLOAD)
+    chain.writable_length().saturating_sub(Header::SIZE).min(MAX_PAYLOAD)
 }

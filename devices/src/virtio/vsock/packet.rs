@@ -5,7 +5,7 @@
 //! tests compare with.
 
 /// The part of a connection's address that differs between connections: both CIDs are given.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) struct Key {
     pub guest_port: u32,
     pub host_port: u32,

@@ -1,6 +1,6 @@
 //! Who is connected: found by token or by ports, and who has something for the guest, in turn.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::packet::Key;
 
@@ -16,7 +16,8 @@ const GENERATIONS: u32 = 1 << (31 - INDEX_BITS);
 pub(super) struct Table<T> {
     slots: Vec<Slot<T>>,
     free: Vec<u32>,
-    keys: HashMap<Key, u32>,
+    /// A tree: the guest chooses its ports, and could choose them to fall together in a hash table without a costly hash.
+    keys: BTreeMap<Key, u32>,
     /// Each token once at most in both together, and none that is gone.
     urgent: VecDeque<u32>,
     ordinary: VecDeque<u32>,
@@ -48,7 +49,7 @@ impl<T> Table<T> {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
-            keys: HashMap::new(),
+            keys: BTreeMap::new(),
             urgent: VecDeque::new(),
             ordinary: VecDeque::new(),
         }

@@ -5,8 +5,8 @@ use vm_memory::GuestMemoryMmap;
 
 use super::*;
 use crate::testkit::{self, Descriptor, DriverQueue, NEXT, WRITE};
-use crate::virtio::Queue;
 use crate::virtio::transport::QueueSetup;
+use crate::virtio::{Queue, length};
 
 const BOUNDS: Bounds = Bounds { sectors: 1000, read_only: false };
 const READ_ONLY: Bounds = Bounds { read_only: true, ..BOUNDS };

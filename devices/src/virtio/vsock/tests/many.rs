@@ -1,6 +1,6 @@
 //! Hundreds of connections at once, with a guest that keeps to its credit and checks what it gets.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 
@@ -101,7 +101,7 @@ impl Client {
 }
 
 /// Lets everything run until each client has its bytes back.
-fn run(machine: &mut Machine, echoes: &mut HashMap<Key, Echo>, clients: &mut [Client]) {
+fn run(machine: &mut Machine, echoes: &mut BTreeMap<Key, Echo>, clients: &mut [Client]) {
     machine.until("all echoes", |machine| {
         clients.iter_mut().for_each(Client::turn);
         while let Some((header, payload)) = machine.receive_now() {
@@ -139,7 +139,7 @@ fn three_hundred_host_programs_at_once_get_their_bytes_back() {
         stream.write_all(b"CONNECT 80\n").unwrap();
         clients.push(Client::new(stream, seed));
     }
-    let mut echoes = HashMap::new();
+    let mut echoes = BTreeMap::new();
     let mut answered = 0;
     machine.until("all answers", |machine| {
         while let Some((header, _)) = machine.receive_now() {
@@ -167,7 +167,7 @@ fn three_hundred_connections_of_the_guest_at_once_carry_their_bytes() {
     let mut machine = Machine::new();
     let listener = machine.listen(80);
     let mut clients = Vec::new();
-    let mut echoes = HashMap::new();
+    let mut echoes = BTreeMap::new();
     for seed in 0..300 {
         let key = Key { guest_port: 5000 + seed as u32, host_port: 80 };
         let mut echo = Echo::default();
