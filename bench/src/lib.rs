@@ -36,6 +36,7 @@ pub mod host;
 pub mod idle_memory;
 pub mod isolation;
 pub mod options;
+pub mod page;
 pub mod process;
 pub mod processes;
 pub mod report;
