@@ -5,11 +5,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use fastrand::Rng;
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::host::Host;
-use crate::statistics::{Ratio, Summary};
+use crate::statistics::{Ratio, Slope, Summary};
 
 /// Results could not be kept.
 #[derive(Debug, Error)]
@@ -68,6 +69,39 @@ pub struct Comparison<'a> {
     /// The ratio.
     #[serde(flatten)]
     pub ratio: Ratio,
+}
+
+/// A figure that many samples together give, with the interval that holds the true one in 95 of 100 such runs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Estimate<'a> {
+    /// Whose.
+    pub subject: &'a str,
+    /// What that subject says of its version.
+    pub version: &'a str,
+    /// Of what.
+    pub metric: &'a str,
+    /// The unit of the slope.
+    pub unit: &'static str,
+    /// From how many samples.
+    pub n: usize,
+    /// The figure.
+    #[serde(flatten)]
+    pub slope: Slope,
+}
+
+impl<'a> Comparison<'a> {
+    /// The comparison of two subjects by what each took in the same rounds; `None` if there is none of which that is known.
+    #[must_use]
+    pub fn of(
+        subject: &'a str,
+        relative_to: &'a str,
+        metric: &'a str,
+        pairs: &[(f64, f64)],
+        random: &mut Rng,
+    ) -> Option<Self> {
+        let ratio = Ratio::of_medians(pairs, random)?;
+        Some(Self { subject, metric, relative_to, unit: "ratio", n: pairs.len(), ratio })
+    }
 }
 
 /// The samples themselves, in the order in which they were taken.

@@ -1,0 +1,62 @@
+//! The guest's counterpart for everything that is a process on the host, in a container or not: the same jobs under the same
+//! words, `mode=ready`, `mode=idle` and `mode=echo` (see the crate guest-kernel), spoken on stdin and stdout.
+
+use std::hint::black_box;
+use std::io::{self, BufRead, Write};
+use std::process::ExitCode;
+use std::thread;
+
+fn main() -> io::Result<ExitCode> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key));
+    match value("mode=").unwrap_or("ready") {
+        "ready" => say("READY")?,
+        "idle" => idle()?,
+        "echo" => echo(value("n=").and_then(|steps| steps.parse().ok()).unwrap_or(0))?,
+        other => {
+            say(&format!("error=unknown-mode detail={other}"))?;
+            return Ok(ExitCode::from(2));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn idle() -> io::Result<()> {
+    say("READY")?;
+    loop {
+        thread::park();
+    }
+}
+
+/// Sends back each line after so many steps of arithmetic, until `exit` or the end.
+fn echo(steps: u64) -> io::Result<()> {
+    say("READY")?;
+    for line in io::stdin().lock().lines() {
+        match &*line? {
+            "exit" => break,
+            line => {
+                work(steps);
+                say(&format!("ECHO {line}"))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A chain of shifts (xorshift, 32 bits), each of which needs the one before.
+fn work(steps: u64) {
+    let mut state = 1_u32;
+    for _ in 0..steps {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+    }
+    black_box(state);
+}
+
+/// One line in one write, at once.
+fn say(line: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(format!("{line}\n").as_bytes())?;
+    stdout.flush()
+}
