@@ -13,7 +13,8 @@ use crate::options::Options;
 use crate::process::{Failure, Times, Warden};
 use crate::report::{chain, table};
 use crate::results::{Comparison, Measurement, Run, Samples};
-use crate::statistics::{Ratio, Summary};
+use crate::rounds::schedule;
+use crate::statistics::{Ratio, Summary, noise};
 use crate::subjects::{self, Absent, Job, Mode, Subject};
 
 /// Rounds before any that counts.
@@ -101,11 +102,18 @@ pub fn run(
         options.runs, host.load, host.scheduling
     );
     let mut random = Rng::with_seed(options.seed);
-    let series = interleave(starters, options.runs, &mut random, warden);
+    let twice = starters.iter().position(|one| one.name() == "mote").unwrap_or(0);
+    let mut series = interleave(starters, twice, options.runs, &mut random, warden);
+    let again = series.pop().unwrap_or_default();
     let named: Vec<_> = starters.iter().map(Starter::name).zip(&series).collect();
-    let comparisons = compare(&named, &mut random);
+    let mut comparisons = compare(&named, &mut random);
     for metric in METRICS {
         println!("\n{metric}, ms\n{}", report(&named, &comparisons, metric));
+        if let Some((name, first)) = named.get(twice) {
+            let pairs = pairs(again.of(metric), first.of(metric));
+            println!("{}", noise(name, &pairs, &mut random));
+            comparisons.extend(Comparison::of(name, name, metric, &pairs, &mut random));
+        }
     }
     for (name, series) in &named {
         if let Some(failure) = &series.failure {
@@ -123,23 +131,28 @@ pub fn run(
     Ok(())
 }
 
-/// Times every subject `runs` times. One that never gets through a warm-up is given up.
-fn interleave(starters: &mut [Starter], runs: usize, random: &mut Rng, warden: &Warden) -> Vec<Series> {
-    let mut series: Vec<Series> = starters.iter().map(|_| Series::default()).collect();
-    let mut order: Vec<usize> = (0..starters.len()).collect();
-    for round in 0..WARM_UPS + runs {
-        if round == WARM_UPS {
-            order.retain(|&index| series[index].ready.iter().any(Option::is_some));
-            for &index in &order {
-                series[index] = Series::default();
-            }
+/// Times every subject `runs` times, and the one at `twice` as often again: its second series comes last. One that never
+/// gets through a warm-up is given up.
+fn interleave(
+    starters: &mut [Starter],
+    twice: usize,
+    runs: usize,
+    random: &mut Rng,
+    warden: &Warden,
+) -> Vec<Series> {
+    let turns: Vec<usize> = (0..starters.len()).chain((twice < starters.len()).then_some(twice)).collect();
+    let mut time = |counts: &[usize], random: &mut Rng| {
+        let mut series: Vec<Series> = turns.iter().map(|_| Series::default()).collect();
+        for turn in schedule(counts, random).into_iter().flatten() {
+            series[turn].push(starters[turns[turn]].time(warden));
         }
-        random.shuffle(&mut order);
-        for &index in &order {
-            series[index].push(starters[index].time(warden));
-        }
-    }
-    series
+        series
+    };
+    let warm_ups = time(&vec![WARM_UPS; turns.len()], random);
+    let lives = |series: &Series| series.ready.iter().any(Option::is_some);
+    let counts: Vec<usize> = warm_ups.iter().map(|series| if lives(series) { runs } else { 0 }).collect();
+    let timed = time(&counts, random);
+    warm_ups.into_iter().zip(timed).map(|(warm, timed)| if lives(&warm) { timed } else { warm }).collect()
 }
 
 /// Every subject with floor, and mote with every peer, in both metrics.
@@ -150,11 +163,8 @@ fn compare<'a>(named: &[(&'a str, &Series)], random: &mut Rng) -> Vec<Comparison
             for &(below, below_series) in named {
                 let wanted = above != below && (below == "floor" || above == "mote");
                 let pairs = || pairs(above_series.of(metric), below_series.of(metric));
-                let (pairs, unit) = (if wanted { pairs() } else { Vec::new() }, "ratio");
-                if let Some(ratio) = Ratio::of_medians(&pairs, random) {
-                    let (subject, relative_to, n) = (above, below, pairs.len());
-                    comparisons.push(Comparison { subject, metric, relative_to, unit, n, ratio });
-                }
+                let pairs = if wanted { pairs() } else { Vec::new() };
+                comparisons.extend(Comparison::of(above, below, metric, &pairs, random));
             }
         }
     }

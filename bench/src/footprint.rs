@@ -80,7 +80,7 @@ fn read<T>(path: &str, read: impl FnOnce(&str) -> io::Result<T>) -> Result<T, Fo
 }
 
 /// Whether a task's `stat` line is a thread that the kernel runs in the process's name (kvm-nx-lpage-recovery).
-fn is_kernel_worker(stat: &str) -> bool {
+pub(crate) fn is_kernel_worker(stat: &str) -> bool {
     /// PF_USER_WORKER in Linux's include/linux/sched.h.
     const USER_WORKER: u64 = 0x4000;
     // After the name, which may hold anything: state, ppid, pgrp, session, tty_nr, tpgid, flags.

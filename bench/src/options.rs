@@ -10,7 +10,7 @@ use thiserror::Error;
 pub struct OptionError {
     variable: &'static str,
     value: String,
-    expected: &'static str,
+    expected: String,
 }
 
 /// The options of all runners.
@@ -55,7 +55,7 @@ impl Options {
             Some(name) => Err(OptionError {
                 variable: "MOTE_BENCH_SUBJECTS",
                 value: name.clone(),
-                expected: "a list of floor, mote, mote-devices, firecracker, cloud-hypervisor, qemu-microvm",
+                expected: format!("a list of {}", known.join(", ")),
             }),
             None => Ok(options),
         }
@@ -83,7 +83,7 @@ fn number<N: FromStr>(
     expected: &'static str,
 ) -> Result<Option<N>, OptionError> {
     let Some(value) = variable(name) else { return Ok(None) };
-    value.parse().map(Some).map_err(|_| OptionError { variable: name, value, expected })
+    value.parse().map(Some).map_err(|_| OptionError { variable: name, value, expected: expected.to_owned() })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Machines as processes: started, listened to, and never left behind.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -32,7 +32,7 @@ pub enum Failure {
         source: io::Error,
     },
     /// Nothing, or not enough, came in time.
-    #[error("not ready within {0:?}")]
+    #[error("nothing came, or not enough, within {0:?}")]
     Late(Duration),
     /// Something else than READY came.
     #[error("the first output is not READY but {0:?}")]
@@ -104,16 +104,28 @@ impl Warden {
     /// # Errors
     /// When the program does not start.
     pub fn spawn(&self, command: &mut Command, complaints: &Path) -> Result<Machine, Failure> {
+        self.spawn_with(Stdio::null(), command, complaints)
+    }
+
+    /// The same for a machine that is to be [asked](Machine::ask).
+    ///
+    /// # Errors
+    /// As for [`Warden::spawn`].
+    pub fn spawn_to_ask(&self, command: &mut Command, complaints: &Path) -> Result<Machine, Failure> {
+        self.spawn_with(Stdio::piped(), command, complaints)
+    }
+
+    fn spawn_with(&self, stdin: Stdio, command: &mut Command, complaints: &Path) -> Result<Machine, Failure> {
         let failed = |source, program: &Command| Failure::Spawn {
             program: program.get_program().to_string_lossy().into_owned(),
             source,
         };
         let stderr = File::create(complaints).map_err(|source| failed(source, command))?;
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).process_group(self.group);
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(stderr).process_group(self.group);
         let spawned = Instant::now();
         let mut child = command.spawn().map_err(|source| failed(source, command))?;
-        let stdout = child.stdout.take();
-        Ok(Machine { child, stdout, complaints: complaints.to_owned(), spawned })
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        Ok(Machine { child, stdin, stdout, complaints: complaints.to_owned(), spawned })
     }
 }
 
@@ -129,6 +141,7 @@ impl Drop for Warden {
 #[derive(Debug)]
 pub struct Machine {
     child: Child,
+    stdin: Option<ChildStdin>,
     stdout: Option<ChildStdout>,
     complaints: PathBuf,
     spawned: Instant,
@@ -139,6 +152,12 @@ impl Machine {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How long ago it was spawned.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.spawned.elapsed()
     }
 
     /// Listens until the guest has said READY, no longer than `limit` after the spawn.
@@ -187,6 +206,36 @@ impl Machine {
             return Err(Failure::Ended(self.last_words()));
         }
         Ok(said)
+    }
+
+    /// Sends `line` and returns the line that comes back and what it took, no longer than `limit`; neither line has its
+    /// end. The machine must have been [spawned for this](Warden::spawn_to_ask).
+    ///
+    /// # Errors
+    /// When none comes.
+    pub fn ask(&mut self, line: &str, limit: Duration) -> Result<(String, Duration), Failure> {
+        let asked = Instant::now();
+        let limit = self.spawned.elapsed() + limit;
+        let Some(stdin) = &mut self.stdin else {
+            return Err(Failure::Output("nothing: it has no input".into()));
+        };
+        stdin.write_all(format!("{line}\n").as_bytes())?;
+        let mut said = Vec::new();
+        loop {
+            let mut buffer = [0; 256];
+            let count = self.read(&mut buffer, limit)?;
+            if count == 0 {
+                return Err(Failure::Ended(self.last_words()));
+            }
+            said.extend_from_slice(&buffer[..count]);
+            if said.ends_with(b"\n") {
+                let time = asked.elapsed();
+                return Ok((String::from_utf8_lossy(&said).trim_end().to_owned(), time));
+            }
+            if said.len() > OUTPUT_LIMIT {
+                return Err(Failure::Output(format!("more than {OUTPUT_LIMIT} bytes")));
+            }
+        }
     }
 
     /// Reads once, as soon as there is something or the end; at most until `limit` after the spawn.
@@ -258,7 +307,7 @@ mod tests {
         let ended = failure("echo first >&2; echo no KVM >&2; exit 3");
         assert_eq!(ended, "ended before it was ready: exit status: 3, saying: no KVM");
         let late = shell(&warden, "sleep 100").wait_until_ready(Duration::from_millis(50));
-        assert_eq!(late.unwrap_err().to_string(), "not ready within 50ms");
+        assert_eq!(late.unwrap_err().to_string(), "nothing came, or not enough, within 50ms");
         let missing = warden.spawn(&mut Command::new("/nonexistent"), Path::new("/dev/null"));
         assert_eq!(missing.unwrap_err().to_string(), "/nonexistent was not started");
     }
@@ -272,6 +321,20 @@ mod tests {
         assert_eq!(silent.to_string(), "ended before it was ready: exit status: 1, saying: no disk");
         let endless = shell(&warden, "yes").wait_until_end(LIMIT).unwrap_err();
         assert_eq!(endless.to_string(), "the first output is not READY but \"more than 65536 bytes\"");
+    }
+
+    #[test]
+    fn a_machine_is_asked_and_answers() {
+        let warden = Warden::start().unwrap();
+        let complaints = warden.directory().join("stderr");
+        let script = "echo READY; read line; echo ECHO $line; read line";
+        let mut command = Command::new("/bin/sh");
+        let mut machine = warden.spawn_to_ask(command.args(["-c", script]), &complaints).unwrap();
+        machine.wait_until_ready(LIMIT).unwrap();
+        assert_eq!(machine.ask("a line", LIMIT).unwrap().0, "ECHO a line");
+        assert!(matches!(machine.ask("another", LIMIT), Err(Failure::Ended(_))));
+        let deaf = shell(&warden, "echo READY; sleep 100").ask("a line", LIMIT);
+        assert!(matches!(deaf, Err(Failure::Output(_))));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use fastrand::Rng;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -68,6 +69,21 @@ pub struct Comparison<'a> {
     /// The ratio.
     #[serde(flatten)]
     pub ratio: Ratio,
+}
+
+impl<'a> Comparison<'a> {
+    /// The comparison of two subjects by what each took in the same rounds; `None` if there is none of which that is known.
+    #[must_use]
+    pub fn of(
+        subject: &'a str,
+        relative_to: &'a str,
+        metric: &'a str,
+        pairs: &[(f64, f64)],
+        random: &mut Rng,
+    ) -> Option<Self> {
+        let ratio = Ratio::of_medians(pairs, random)?;
+        Some(Self { subject, metric, relative_to, unit: "ratio", n: pairs.len(), ratio })
+    }
 }
 
 /// The samples themselves, in the order in which they were taken.

@@ -69,6 +69,20 @@ impl Ratio {
     }
 }
 
+/// What an A/A comparison says: how two series of the same subject in one run differ, by the `pairs` of their rounds.
+/// A difference of two subjects that is not clearly larger is none.
+#[must_use]
+pub fn noise(name: &str, pairs: &[(f64, f64)], random: &mut Rng) -> String {
+    let n = pairs.len();
+    let Some(Ratio { ratio, low, high }) = Ratio::of_medians(pairs, random) else {
+        return format!("noise: unknown: {name} did not run twice");
+    };
+    let [differ, low, high] = [ratio, low, high].map(|ratio| (ratio - 1.0) * 100.0);
+    format!(
+        "noise: {name} twice in this run, {n} rounds: medians differ by {differ:.1} % ({low:.1}..{high:.1})"
+    )
+}
+
 fn median_ratio(pairs: &[(f64, f64)]) -> f64 {
     let median = |side: fn(&(f64, f64)) -> f64| {
         let mut sorted: Vec<f64> = pairs.iter().map(side).collect();
@@ -128,6 +142,14 @@ mod tests {
         let ratio = Ratio::of_medians(&pairs, &mut Rng::with_seed(1)).unwrap();
         assert!(ratio.low < 1.2 && 1.2 < ratio.high, "{ratio:?}");
         assert!(ratio.high - ratio.low < 0.1, "{ratio:?}");
+    }
+
+    #[test]
+    fn noise_is_told_in_per_cent() {
+        let told = |pairs: &[(f64, f64)]| noise("mote", pairs, &mut Rng::with_seed(1));
+        let expected = "noise: mote twice in this run, 3 rounds: medians differ by -2.0 % (-2.0..-2.0)";
+        assert_eq!(told(&[(0.98, 1.0); 3]), expected);
+        assert_eq!(told(&[]), "noise: unknown: mote did not run twice");
     }
 
     #[test]

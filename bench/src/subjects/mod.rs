@@ -6,26 +6,32 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tempfile::TempDir;
-
 use crate::binaries::{self, BuildError};
 use crate::options::Options;
 
+mod bubblewrap;
 mod cloud_hypervisor;
+mod container;
 mod firecracker;
 mod floor;
+mod job;
 mod mote;
 mod mote_devices;
+mod node;
+mod process;
 mod qemu;
+mod qemu_q35;
 #[cfg(test)]
 mod tests;
+
+pub use job::{Devices, GUEST_CID, Job, Mode};
 
 /// The memory of every machine, in MiB.
 pub const MEMORY_MIB: u64 = 128;
 
-/// Something that runs the embedded guest.
+/// Something that runs the embedded guest, or its counterpart for processes, `src/bin/job.rs`.
 ///
-/// However it does so, the guest has [`MEMORY_MIB`], one vCPU and a serial port on stdout, there are no other devices than
+/// However a VMM does so, the guest has [`MEMORY_MIB`], one vCPU and a serial port on stdout, there are no other devices than
 /// the job asks for and the subject insists on, and no logging; its safeguards (seccomp) are what they are by default.
 pub trait Subject {
     /// What results call it.
@@ -45,6 +51,21 @@ pub trait Subject {
         false
     }
 
+    /// What lies between the job and its host. A VMM's is [`Boundary::MACHINE`].
+    fn boundary(&self) -> Boundary {
+        Boundary::MACHINE
+    }
+
+    /// Whether it takes so long to start that few runs must do.
+    fn is_slow(&self) -> bool {
+        false
+    }
+
+    /// Whether processes of it leave the process group that they are started in.
+    fn leaves_its_group(&self) -> bool {
+        false
+    }
+
     /// What the program says of its version; empty if nothing.
     fn version(&self) -> String {
         let output = Command::new(self.executable()).arg("--version").output();
@@ -53,83 +74,19 @@ pub trait Subject {
     }
 }
 
-/// What the guest does after READY.
+/// What isolation means here, in words.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Mode {
-    /// It powers off.
-    Ready,
-    /// It waits for ever.
-    Idle,
+pub struct Boundary {
+    /// What of the host the job uses together with all others.
+    pub shares: &'static str,
+    /// What a program in it cannot do that a plain process can.
+    pub cannot: &'static str,
 }
 
-/// The devices of a machine, by what stands behind them on the host.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Devices {
-    /// A raw image.
-    pub disk: Option<PathBuf>,
-    /// The name of a TAP.
-    pub tap: Option<String>,
-    /// The Unix socket of a vsock device whose guest has [`GUEST_CID`]; the VMM makes it.
-    pub vsock: Option<PathBuf>,
-}
-
-/// The guest's address on its vsock device.
-pub const GUEST_CID: u32 = 3;
-
-/// The guest and its task, on disk for those who read it from there.
-#[derive(Debug)]
-pub struct Job {
-    directory: TempDir,
-    command_line: String,
-    devices: Devices,
-}
-
-impl Job {
-    /// Writes the guest to a new directory in `parent`.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn new(mode: Mode, parent: &Path) -> io::Result<Self> {
-        let command_line = match mode {
-            Mode::Ready => "mode=ready",
-            Mode::Idle => "mode=idle",
-        };
-        Self::with_devices(command_line.into(), Devices::default(), parent)
-    }
-
-    /// The same for any command line, and with devices.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn with_devices(command_line: String, devices: Devices, parent: &Path) -> io::Result<Self> {
-        let job = Self { directory: TempDir::new_in(parent)?, command_line, devices };
-        std::fs::write(job.kernel(), guest_kernel::ELF)?;
-        Ok(job)
-    }
-
-    /// The guest's ELF file.
-    #[must_use]
-    pub fn kernel(&self) -> PathBuf {
-        self.file("guest.elf")
-    }
-
-    /// The guest's command line.
-    #[must_use]
-    pub fn command_line(&self) -> &str {
-        &self.command_line
-    }
-
-    /// The machine's devices.
-    #[must_use]
-    pub fn devices(&self) -> &Devices {
-        &self.devices
-    }
-
-    /// A file of the job's own; it goes when the job does.
-    #[must_use]
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
+impl Boundary {
+    /// A virtual machine.
+    pub const MACHINE: Self =
+        Self { shares: "the processor, by KVM", cannot: "run programs without a kernel" };
 }
 
 /// The command that starts `subject` on `job`.
@@ -151,6 +108,15 @@ pub struct Subjects {
     pub absent: Vec<Absent>,
 }
 
+impl Subjects {
+    fn look_for(&mut self, peer: &Peer, path: &OsStr) {
+        match peer.find(std::env::var_os(peer.variable).as_deref(), path) {
+            Ok(executable) => self.present.push((peer.subject)(executable)),
+            Err(missing) => self.absent.push(missing),
+        }
+    }
+}
+
 /// A subject that is not there.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Absent {
@@ -160,7 +126,7 @@ pub struct Absent {
     pub reason: String,
 }
 
-/// A VMM that others make.
+/// A program that others make.
 struct Peer {
     name: &'static str,
     variable: &'static str,
@@ -168,7 +134,7 @@ struct Peer {
     subject: fn(PathBuf) -> Box<dyn Subject>,
 }
 
-/// Those that are looked for.
+/// The VMMs that are looked for.
 const PEERS: [Peer; 3] = [
     Peer {
         name: firecracker::NAME,
@@ -190,13 +156,97 @@ const PEERS: [Peer; 3] = [
     },
 ];
 
+/// What else `isolation` looks for.
+const ISOLATORS: [Peer; 6] = [
+    Peer {
+        name: bubblewrap::NAME,
+        variable: "MOTE_PEER_BUBBLEWRAP",
+        program: "bwrap",
+        subject: |path| Box::new(bubblewrap::Bubblewrap(path)),
+    },
+    Peer {
+        name: container::CRUN,
+        variable: "MOTE_PEER_CRUN",
+        program: "crun",
+        subject: |path| Box::new(container::Container::crun(path)),
+    },
+    Peer {
+        name: qemu_q35::NAME,
+        variable: "MOTE_PEER_QEMU",
+        program: "qemu-system-x86_64",
+        subject: |path| Box::new(qemu_q35::Q35(path)),
+    },
+    Peer {
+        name: container::RUNC,
+        variable: "MOTE_PEER_RUNC",
+        program: "runc",
+        subject: |path| Box::new(container::Container::runc(path)),
+    },
+    Peer {
+        name: node::NAME,
+        variable: "MOTE_PEER_NODE",
+        program: "node",
+        subject: |path| Box::new(node::Node(path)),
+    },
+    Peer {
+        name: container::GVISOR,
+        variable: "MOTE_PEER_RUNSC",
+        program: "runsc",
+        subject: |path| Box::new(container::Container::gvisor(path)),
+    },
+];
+
+/// The subjects of `isolation`, in the order of its table.
+const ISOLATION: [&str; 11] = [
+    process::NAME,
+    bubblewrap::NAME,
+    container::CRUN,
+    qemu::NAME,
+    qemu_q35::NAME,
+    mote::NAME,
+    firecracker::NAME,
+    cloud_hypervisor::NAME,
+    container::RUNC,
+    node::NAME,
+    container::GVISOR,
+];
+
 /// The names of all subjects.
 #[must_use]
 pub fn names() -> Vec<&'static str> {
-    [floor::NAME, mote::NAME, mote_devices::NAME]
-        .into_iter()
-        .chain(PEERS.iter().map(|peer| peer.name))
-        .collect()
+    let peers = PEERS.iter().chain(&ISOLATORS).map(|peer| peer.name);
+    [floor::NAME, mote::NAME, mote_devices::NAME, process::NAME].into_iter().chain(peers).collect()
+}
+
+/// Builds mote and looks for all other subjects of `isolation`, as far as they are wanted; processes run
+/// `program`. `uncontained` is why there is no PID namespace around this process, if there is none.
+///
+/// # Errors
+/// When mote does not build.
+pub fn gather_isolation(
+    options: &Options,
+    program: &Path,
+    uncontained: Option<&str>,
+) -> Result<Subjects, BuildError> {
+    let mut subjects = Subjects::default();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    for name in ISOLATION.into_iter().filter(|name| options.wants(name)) {
+        match name {
+            process::NAME => subjects.present.push(Box::new(process::Process(program.into()))),
+            mote::NAME => subjects.present.push(Box::new(mote::Mote(binaries::build("vmm", "mote")?))),
+            name => PEERS
+                .iter()
+                .chain(&ISOLATORS)
+                .filter(|peer| peer.name == name)
+                .for_each(|peer| subjects.look_for(peer, &path)),
+        }
+    }
+    if let Some(reason) = uncontained {
+        let leaves = subjects.present.extract_if(.., |subject| subject.leaves_its_group());
+        let reason = format!("it would outlive a bench that is killed: {reason}");
+        subjects.absent.extend(leaves.map(|it| Absent { name: it.name(), reason: reason.clone() }));
+    }
+    Ok(subjects)
 }
 
 /// Builds floor and mote and looks for the peers, as far as they are wanted.
@@ -204,21 +254,18 @@ pub fn names() -> Vec<&'static str> {
 /// # Errors
 /// When floor or mote does not build.
 pub fn gather(options: &Options) -> Result<Subjects, BuildError> {
-    let Subjects { mut present, mut absent } = Subjects::default();
+    let mut subjects = Subjects::default();
     if options.wants(floor::NAME) {
-        present.push(Box::new(floor::Floor(binaries::build("bench", "floor")?)));
+        subjects.present.push(Box::new(floor::Floor(binaries::build("bench", "floor")?)));
     }
     if options.wants(mote::NAME) {
-        present.push(Box::new(mote::Mote(binaries::build("vmm", "mote")?)));
+        subjects.present.push(Box::new(mote::Mote(binaries::build("vmm", "mote")?)));
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     for peer in PEERS.iter().filter(|peer| options.wants(peer.name)) {
-        match peer.find(std::env::var_os(peer.variable).as_deref(), &path) {
-            Ok(executable) => present.push((peer.subject)(executable)),
-            Err(missing) => absent.push(missing),
-        }
+        subjects.look_for(peer, &path);
     }
-    Ok(Subjects { present, absent })
+    Ok(subjects)
 }
 
 /// Adds mote with devices that its guest does not use, if it is wanted: `machines` of them may live at once. What they need is made in `directory`, and in a

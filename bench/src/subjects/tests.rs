@@ -75,6 +75,60 @@ fn qemu_leaves_out_what_it_can() {
 }
 
 #[test]
+fn a_whole_pc_has_its_firmware() {
+    let job = job(Mode::Ready);
+    let arguments = arguments(&qemu_q35::Q35("qemu".into()), &job).join(" ");
+    assert!(arguments.starts_with("-M q35,accel=kvm -cpu host -smp 1 -m 128M "), "{arguments}");
+    assert!(arguments.ends_with(&format!("-append mode=ready -kernel {}", job.kernel().display())));
+}
+
+#[test]
+fn processes_take_the_words_of_the_command_line() {
+    let job = Job::with_devices("mode=cpu n=3".into(), Devices::default(), &std::env::temp_dir()).unwrap();
+    assert_eq!(arguments(&process::Process("job".into()), &job), ["mode=cpu", "n=3"]);
+    let node = arguments(&node::Node("node".into()), &job);
+    assert_eq!(node[1..], ["mode=cpu", "n=3"]);
+    assert!(fs::read_to_string(&node[0]).unwrap().contains("READY"));
+    let bubblewrap = arguments(&bubblewrap::Bubblewrap("bwrap".into()), &job).join(" ");
+    let root = job.root();
+    let expected = "--proc /proc --dev /dev -- /job mode=cpu n=3";
+    let expected = format!("--unshare-all --die-with-parent --ro-bind {} / {expected}", root.display());
+    assert_eq!(bubblewrap, expected);
+}
+
+#[test]
+fn containers_have_a_bundle_and_names_of_their_own() {
+    let job = job(Mode::Idle);
+    job.add_root(Path::new("/bin/sh")).unwrap();
+    let crun = container::Container::crun("crun".into());
+    let [first, second] = [(); 2].map(|()| arguments(&crun, &job));
+    assert_eq!(first[..first.len() - 1], second[..second.len() - 1]);
+    assert_ne!(first.last(), second.last());
+    let bundle = Path::new(&first[5]);
+    assert_eq!(first[3..5], ["run", "--bundle"]);
+    let configuration: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(bundle.join("config.json")).unwrap()).unwrap();
+    assert_eq!(configuration["process"]["args"], serde_json::json!(["/job", "mode=idle"]));
+    assert!(bundle.join("root/job").is_file() && bundle.join("root/proc").is_dir());
+}
+
+#[test]
+fn what_would_be_left_behind_does_not_run() {
+    let options = Options { runs: 1, seed: 1, machines: 1, subjects: vec!["process".into(), "crun".into()] };
+    let gathered = gather_isolation(&options, Path::new("/job"), Some("not permitted")).unwrap();
+    assert_eq!(gathered.present.iter().map(|it| it.name()).collect::<Vec<_>>(), ["process"]);
+    assert_eq!(gathered.absent[0].name, "crun");
+}
+
+#[test]
+fn the_table_names_every_subject_once() {
+    let names = names();
+    assert!(ISOLATION.iter().all(|name| names.iter().filter(|other| *other == name).count() == 1));
+    let peers = PEERS.iter().chain(&ISOLATORS).all(|peer| ISOLATION.contains(&peer.name));
+    assert!(peers, "a peer that no bench runs");
+}
+
+#[test]
 fn the_guest_is_on_disk_as_long_as_the_job() {
     let job = job(Mode::Ready);
     let kernel = job.kernel();

@@ -1,0 +1,37 @@
+//! `cargo bench --bench isolation`: what isolation costs, from a plain process to a whole PC. Every figure stands beside others
+//! of the same run, so criterion has no part in it.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use bench::binaries;
+use bench::containment::contain;
+use bench::isolation::run;
+use bench::options::{Options, is_bench};
+use bench::process::Warden;
+use bench::subjects;
+
+/// Unless MOTE_BENCH_RUNS says otherwise.
+const RUNS: usize = 40;
+
+fn main() -> ExitCode {
+    if !is_bench() {
+        println!("isolation: nothing is timed in a test; run `cargo bench --bench isolation`");
+        return ExitCode::SUCCESS;
+    }
+    match bench() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("isolation: {}", bench::report::chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench() -> Result<(), Box<dyn Error>> {
+    let options = Options::from_environment(RUNS)?;
+    let uncontained = contain().err();
+    let program = binaries::build("bench", "job")?;
+    let subjects = subjects::gather_isolation(&options, &program, uncontained.as_deref())?;
+    run(subjects, &program, &options, &Warden::start()?)
+}

@@ -1,0 +1,47 @@
+//! The guest's counterpart for everything that is a process on the host, in a container or not: the same jobs under the same
+//! words, `mode=ready`, `mode=idle` and `mode=echo` (see the crate guest-kernel), spoken on stdin and stdout.
+
+use std::io::{self, BufRead, Write};
+use std::process::ExitCode;
+use std::thread;
+
+fn main() -> io::Result<ExitCode> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key));
+    match value("mode=").unwrap_or("ready") {
+        "ready" => say("READY")?,
+        "idle" => idle()?,
+        "echo" => echo()?,
+        other => {
+            say(&format!("error=unknown-mode detail={other}"))?;
+            return Ok(ExitCode::from(2));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn idle() -> io::Result<()> {
+    say("READY")?;
+    loop {
+        thread::park();
+    }
+}
+
+/// Sends back each line, until `exit` or the end.
+fn echo() -> io::Result<()> {
+    say("READY")?;
+    for line in io::stdin().lock().lines() {
+        match &*line? {
+            "exit" => break,
+            line => say(&format!("ECHO {line}"))?,
+        }
+    }
+    Ok(())
+}
+
+/// One line in one write, at once.
+fn say(line: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(format!("{line}\n").as_bytes())?;
+    stdout.flush()
+}

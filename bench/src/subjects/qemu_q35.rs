@@ -1,0 +1,44 @@
+//! QEMU's q35 machine: a whole PC, whose firmware, SeaBIOS, finds and starts the guest.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Boundary, Job, MEMORY_MIB, Subject};
+
+pub(super) const NAME: &str = "qemu-q35";
+
+/// QEMU, by its executable.
+pub(super) struct Q35(pub(super) PathBuf);
+
+impl Subject for Q35 {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn executable(&self) -> &Path {
+        &self.0
+    }
+
+    fn arguments(&self, job: &Job) -> io::Result<Vec<OsString>> {
+        let memory = format!("{MEMORY_MIB}M");
+        let mut arguments: Vec<OsString> =
+            ["-M", "q35,accel=kvm", "-cpu", "host", "-smp", "1", "-m", &memory].map(OsString::from).into();
+        arguments.extend(
+            ["-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]
+                .map(OsString::from),
+        );
+        let kernel = job.kernel().into();
+        arguments.extend(["-append".into(), job.command_line().into(), "-kernel".into(), kernel]);
+        Ok(arguments)
+    }
+
+    fn boundary(&self) -> Boundary {
+        Boundary::MACHINE
+    }
+
+    /// Where KVM emulates kernel code, its firmware takes seconds.
+    fn is_slow(&self) -> bool {
+        true
+    }
+}
