@@ -30,8 +30,11 @@ fn main() -> ExitCode {
 
 fn bench() -> Result<(), Box<dyn Error>> {
     let options = Options::from_environment(RUNS)?;
-    let uncontained = contain().err();
+    let (files, uncontained) = match contain() {
+        Ok(directory) => (directory, None),
+        Err(reason) => (std::env::temp_dir(), Some(reason)),
+    };
     let program = binaries::build("bench", "job")?;
     let subjects = subjects::gather_isolation(&options, &program, uncontained.as_deref())?;
-    run(subjects, &program, &options, &Warden::start()?)
+    run(subjects, &program, &options, &Warden::start_in(&files)?)
 }

@@ -6,25 +6,27 @@
 
 use std::env;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Set for the process that runs inside.
 const INSIDE: &str = "MOTE_BENCH_CONTAINED";
 /// A namespace of processes with the view of /proc that goes with it; its first process is killed with `unshare`.
 const NAMESPACES: [&str; 4] = ["--pid", "--fork", "--mount-proc", "--kill-child"];
+/// Where files go: there is such a directory on every host, and nobody else looks for it here.
+const FILES: &str = "/dev/shm";
 /// The first process must not be the bench, to which no signal would come that it does not handle: Ctrl-C.
 const FIRST_PROCESS: [&str; 3] = ["/bin/sh", "-c", "\"$0\" \"$@\"; exit $?"];
 
 /// Starts this process anew in a namespace, in its place. Returns in the new one; or here, with the reason, where
-/// namespaces cannot be made.
+/// namespaces cannot be made. What it returns is a directory for files, which go with the namespace.
 ///
 /// # Errors
 /// Why there is no namespace.
-pub fn contain() -> Result<(), String> {
+pub fn contain() -> Result<PathBuf, String> {
     if env::var_os(INSIDE).is_some() {
         hide_hybrid_cgroups();
-        return Ok(());
+        return mount_files();
     }
     let probe = unshare().arg("true").stdin(Stdio::null()).output();
     match probe {
@@ -52,6 +54,18 @@ fn unshare() -> Command {
     }
     command.arg("--");
     command
+}
+
+/// Covers /dev/shm, in this mount namespace only, by a file system that ends with it: nobody is left to remove files
+/// where everything is killed.
+fn mount_files() -> Result<PathBuf, String> {
+    let output =
+        Command::new("mount").args(["-t", "tmpfs", "mote-bench", FILES]).stdin(Stdio::null()).output();
+    match output {
+        Ok(output) if output.status.success() => Ok(FILES.into()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Err(format!("mount: {error}")),
+    }
 }
 
 /// crun refuses a host that has controllers in both versions of cgroups, even where it is told to use none. In this mount

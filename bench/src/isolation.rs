@@ -19,7 +19,7 @@ use crate::process::{Failure, Warden};
 use crate::report::chain;
 use crate::results::Run;
 use crate::rounds::schedule;
-use crate::subjects::{Absent, Mode, Subjects};
+use crate::subjects::{Absent, Job, Mode, Subjects};
 use crate::syscalls;
 use contender::{Contender, Instance};
 use report::{Findings, Metric, Series};
@@ -34,6 +34,9 @@ const LIVE: usize = 10;
 const SLOW_LIVE: usize = 2;
 /// How often each is asked for an answer.
 const QUESTIONS: usize = 100;
+/// Steps of arithmetic, as many as take 100 ms, more or less, and how often each computes them.
+const STEPS: u64 = 50_000_000;
+const COMPUTATIONS: usize = 10;
 /// Time for the last of them to come to rest.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -63,9 +66,12 @@ pub fn run(
     for (contender, findings) in contenders.iter().zip(&mut all) {
         if findings.works() {
             look(contender, findings);
-            ask(contender, findings);
+            if contender.subject.listens() {
+                ask(contender, findings);
+            }
         }
     }
+    compute(&contenders, &mut all, &mut random);
     let comparisons = report::compare(&all, again.as_ref(), &mut random);
     println!("\n{}", report::text(&all, &comparisons, again.as_ref(), &mut random));
     for Absent { name, reason } in &absent {
@@ -145,6 +151,33 @@ fn look(contender: &Contender<'_>, findings: &mut Findings) {
             }
         }
         Err(failure) => findings.failures.push(format!("{live} at once: {}", chain(&failure))),
+    }
+}
+
+/// Starts one of each, which all live at once, and has them compute, interleaved.
+fn compute(contenders: &[Contender<'_>], all: &mut [Findings], random: &mut Rng) {
+    let command_line = format!("mode=echo n={STEPS}");
+    let start = |contender: &Contender<'_>| {
+        let job = contender.job(&command_line).map_err(Failure::Prepare)?;
+        Ok((contender.start(&job)?.0, job))
+    };
+    let mut instances: Vec<Option<(Instance, Job)>> = Vec::new();
+    for (contender, findings) in contenders.iter().zip(&mut *all) {
+        let answers = findings.answers().then(|| start(contender));
+        let instance =
+            answers.transpose().map_err(|failure: Failure| findings.failures.push(chain(&failure)));
+        instances.push(instance.ok().flatten());
+    }
+    let counts: Vec<usize> =
+        instances.iter().map(|instance| if instance.is_some() { COMPUTATIONS } else { 0 }).collect();
+    for (round, order) in schedule(&counts, random).into_iter().enumerate() {
+        for index in order {
+            let Some((instance, _)) = &mut instances[index] else { continue };
+            match instance.ask("compute") {
+                Ok(time) => all[index].push(Metric::Compute, round, time.as_secs_f64() * 1e3),
+                Err(failure) => all[index].failures.push(format!("to compute: {}", chain(&failure))),
+            }
+        }
     }
 }
 

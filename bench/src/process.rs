@@ -154,6 +154,12 @@ impl Machine {
         self.child.id()
     }
 
+    /// Begins its end; dropping it waits for that.
+    pub fn kill(&mut self) {
+        // It may be gone already.
+        let _gone = self.child.kill();
+    }
+
     /// How long ago it was spawned.
     #[must_use]
     pub fn age(&self) -> Duration {

@@ -10,7 +10,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::host::Host;
-use crate::statistics::{Ratio, Summary};
+use crate::statistics::{Ratio, Slope, Summary};
 
 /// Results could not be kept.
 #[derive(Debug, Error)]
@@ -69,6 +69,24 @@ pub struct Comparison<'a> {
     /// The ratio.
     #[serde(flatten)]
     pub ratio: Ratio,
+}
+
+/// A figure that many samples together give, with the interval that holds the true one in 95 of 100 such runs.
+#[derive(Clone, Debug, Serialize)]
+pub struct Estimate<'a> {
+    /// Whose.
+    pub subject: &'a str,
+    /// What that subject says of its version.
+    pub version: &'a str,
+    /// Of what.
+    pub metric: &'a str,
+    /// The unit of the slope.
+    pub unit: &'static str,
+    /// From how many samples.
+    pub n: usize,
+    /// The figure.
+    #[serde(flatten)]
+    pub slope: Slope,
 }
 
 impl<'a> Comparison<'a> {

@@ -69,6 +69,46 @@ impl Ratio {
     }
 }
 
+/// The slope of a straight line through points, with the interval that holds the true one in 95 of 100 cases, as far as
+/// the points lie about the line independently of each other.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Slope {
+    /// How much y grows for each x.
+    pub slope: f64,
+    /// The interval's lower end.
+    pub low: f64,
+    /// The interval's upper end.
+    pub high: f64,
+}
+
+impl Slope {
+    /// The line of least squares; `None` with fewer than three points, or without two different x.
+    #[must_use]
+    pub fn of(points: &[(f64, f64)]) -> Option<Self> {
+        let n = points.len() as f64;
+        let mean = |side: fn(&(f64, f64)) -> f64| points.iter().map(side).sum::<f64>() / n;
+        let (mean_x, mean_y) = (mean(|point| point.0), mean(|point| point.1));
+        let spread: f64 = points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
+        if points.len() < 3 || spread == 0.0 {
+            return None;
+        }
+        let slope = points.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum::<f64>() / spread;
+        let off = |(x, y): &(f64, f64)| (y - mean_y - slope * (x - mean_x)).powi(2);
+        let error = (points.iter().map(off).sum::<f64>() / (n - 2.0) / spread).sqrt();
+        let margin = student(n - 2.0) * error;
+        Some(Self { slope, low: slope - margin, high: slope + margin })
+    }
+}
+
+/// The 97.5th percentile of Student's distribution with so many degrees of freedom: the normal one's, and the first two terms
+/// of its expansion (Abramowitz and Stegun, 26.7.5).
+fn student(degrees: f64) -> f64 {
+    const Z: f64 = 1.959_963_985;
+    let first = (Z.powi(3) + Z) / 4.0;
+    let second = (5.0 * Z.powi(5) + 16.0 * Z.powi(3) + 3.0 * Z) / 96.0;
+    Z + first / degrees + second / degrees.powi(2)
+}
+
 /// What an A/A comparison says: how two series of the same subject in one run differ, by the `pairs` of their rounds.
 /// A difference of two subjects that is not clearly larger is none.
 #[must_use]
@@ -142,6 +182,27 @@ mod tests {
         let ratio = Ratio::of_medians(&pairs, &mut Rng::with_seed(1)).unwrap();
         assert!(ratio.low < 1.2 && 1.2 < ratio.high, "{ratio:?}");
         assert!(ratio.high - ratio.low < 0.1, "{ratio:?}");
+    }
+
+    #[test]
+    fn a_slope_is_found_and_its_interval_holds_it() {
+        let line: Vec<_> = (0..10).map(|x| (f64::from(x), 3.0 - 2.0 * f64::from(x))).collect();
+        let Slope { slope, low, high } = Slope::of(&line).unwrap();
+        assert!((slope + 2.0).abs() < 1e-9 && high - low < 1e-6, "{slope} {low} {high}");
+        let mut random = Rng::with_seed(5);
+        let noisy: Vec<_> =
+            (0..200).map(|x| (f64::from(x), 860.0 * f64::from(x) + 5000.0 * random.f64())).collect();
+        let Slope { slope, low, high } = Slope::of(&noisy).unwrap();
+        assert!(low < 860.0 && 860.0 < high && high - low < 20.0, "{slope} {low} {high}");
+        assert_eq!(Slope::of(&line[..2]), None);
+        assert_eq!(Slope::of(&[(1.0, 1.0); 5]), None);
+    }
+
+    /// Against a table: two-sided 95 %, 8 and 30 degrees of freedom.
+    #[test]
+    fn students_distribution_is_close() {
+        assert!((student(8.0) - 2.306).abs() < 0.01);
+        assert!((student(30.0) - 2.042).abs() < 0.001);
     }
 
     #[test]

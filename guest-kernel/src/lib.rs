@@ -10,7 +10,7 @@
 //! | `mode=ready` (default) | say READY, power off |
 //! | `mode=idle` | READY, then halt: for ever, or on mote until the power button is pressed |
 //! | `mode=spin` | READY, then keep the processor busy for ever |
-//! | `mode=echo` | READY, then send back each serial line as `ECHO <line>`; the line `exit` ends it |
+//! | `mode=echo` | READY, then send back each serial line as `ECHO <line>`, after `n=N` steps of arithmetic (0); the line `exit` ends it |
 //! | `mode=exits n=N ioeventfd=ADDRESS` | what an exit costs by kind: TSC cycles, least, median, mean |
 //! | `mode=touch mb=N` | READY after a write to each page of N MiB (all RAM without `mb=`) |
 //! | `mode=cpus`, `mode=mem` | CPUID leaves, memory map |

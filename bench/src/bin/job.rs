@@ -1,6 +1,7 @@
 //! The guest's counterpart for everything that is a process on the host, in a container or not: the same jobs under the same
 //! words, `mode=ready`, `mode=idle` and `mode=echo` (see the crate guest-kernel), spoken on stdin and stdout.
 
+use std::hint::black_box;
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
 use std::thread;
@@ -11,7 +12,7 @@ fn main() -> io::Result<ExitCode> {
     match value("mode=").unwrap_or("ready") {
         "ready" => say("READY")?,
         "idle" => idle()?,
-        "echo" => echo()?,
+        "echo" => echo(value("n=").and_then(|steps| steps.parse().ok()).unwrap_or(0))?,
         other => {
             say(&format!("error=unknown-mode detail={other}"))?;
             return Ok(ExitCode::from(2));
@@ -27,16 +28,30 @@ fn idle() -> io::Result<()> {
     }
 }
 
-/// Sends back each line, until `exit` or the end.
-fn echo() -> io::Result<()> {
+/// Sends back each line after so many steps of arithmetic, until `exit` or the end.
+fn echo(steps: u64) -> io::Result<()> {
     say("READY")?;
     for line in io::stdin().lock().lines() {
         match &*line? {
             "exit" => break,
-            line => say(&format!("ECHO {line}"))?,
+            line => {
+                work(steps);
+                say(&format!("ECHO {line}"))?;
+            }
         }
     }
     Ok(())
+}
+
+/// A chain of shifts (xorshift, 32 bits), each of which needs the one before.
+fn work(steps: u64) {
+    let mut state = 1_u32;
+    for _ in 0..steps {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+    }
+    black_box(state);
 }
 
 /// One line in one write, at once.

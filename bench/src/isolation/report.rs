@@ -21,6 +21,7 @@ pub(super) enum Metric {
     Processes,
     SystemCalls,
     Answer,
+    Compute,
 }
 
 impl Metric {
@@ -33,6 +34,7 @@ impl Metric {
             Self::Processes => ("processes", "1"),
             Self::SystemCalls => ("system_calls", "1"),
             Self::Answer => ("answer", "us"),
+            Self::Compute => ("compute", "ms"),
         }
     }
 }
@@ -91,6 +93,11 @@ impl Findings {
 
     fn summary(&self, metric: Metric) -> Option<Summary> {
         self.series.get(&metric)?.summary()
+    }
+
+    /// Whether it has answered a line.
+    pub(super) fn answers(&self) -> bool {
+        self.summary(Metric::Answer).is_some()
     }
 
     /// Whether it has ever started.
@@ -174,7 +181,16 @@ fn starts(all: &[Findings], comparisons: &[Comparison<'_>]) -> String {
 }
 
 fn holdings(all: &[Findings]) -> String {
-    let heads = ["subject", "live", "processes", "private KiB", "PSS KiB", "answer us: p50", "p99"];
+    let heads = [
+        "subject",
+        "live",
+        "processes",
+        "private KiB",
+        "PSS KiB",
+        "answer us: p50",
+        "p99",
+        "compute ms: p50",
+    ];
     let row = |findings: &Findings| {
         let figure = |metric, of: fn(Summary) -> f64| {
             findings.summary(metric).map(|it| format!("{:.0}", of(it))).unwrap_or_default()
@@ -187,6 +203,7 @@ fn holdings(all: &[Findings]) -> String {
             figure(Metric::Pss, |it| it.p50),
             figure(Metric::Answer, |it| it.p50),
             figure(Metric::Answer, |it| it.p99),
+            figure(Metric::Compute, |it| it.p50),
         ]
     };
     table(&heads, &all.iter().map(row).collect::<Vec<_>>())

@@ -31,4 +31,9 @@ impl Subject for CloudHypervisor {
         arguments.extend(["--kernel".into(), job.kernel().into()]);
         Ok(arguments)
     }
+
+    /// Its serial port listens to a terminal, and to nothing else.
+    fn listens(&self) -> bool {
+        false
+    }
 }

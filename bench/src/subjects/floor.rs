@@ -28,4 +28,9 @@ impl Subject for Floor {
     fn version(&self) -> String {
         String::new()
     }
+
+    /// It receives nothing on its serial port.
+    fn listens(&self) -> bool {
+        false
+    }
 }

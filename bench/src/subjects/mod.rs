@@ -56,6 +56,11 @@ pub trait Subject {
         Boundary::MACHINE
     }
 
+    /// Whether lines that it is sent reach the job.
+    fn listens(&self) -> bool {
+        true
+    }
+
     /// Whether it takes so long to start that few runs must do.
     fn is_slow(&self) -> bool {
         false

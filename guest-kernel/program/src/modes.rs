@@ -29,7 +29,7 @@ pub(crate) fn run(machine: Machine, boot: BootInfo, options: &Options<'_>) -> ! 
         Mode::Ready => machine.ready(),
         Mode::Idle => idle(machine),
         Mode::Spin => spin(machine),
-        Mode::Echo => echo::run(machine),
+        Mode::Echo => echo::run(machine, options),
         Mode::Exits => exits::run(machine, options),
         Mode::Touch => touch::run(machine, boot, options),
         Mode::Cpus => inform::cpus(machine),

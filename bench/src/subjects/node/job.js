@@ -10,10 +10,25 @@ const value = (key, otherwise) => {
 };
 const say = (line) => fs.writeSync(1, `${line}\n`);
 
+// A chain of shifts (xorshift, 32 bits), each of which needs the one before.
+const work = (steps) => {
+  let state = 1;
+  for (let step = 0; step < steps; step++) {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+  }
+  return state;
+};
+
 const echo = () => {
+  const steps = Number(value("n", "0"));
   say("READY");
   const lines = require("node:readline").createInterface({ input: process.stdin });
-  lines.on("line", (line) => (line === "exit" ? process.exit(0) : say(`ECHO ${line}`)));
+  lines.on("line", (line) => {
+    if (line === "exit" || work(steps) === 0) process.exit(0);
+    say(`ECHO ${line}`);
+  });
 };
 
 const jobs = {

@@ -1,7 +1,10 @@
-//! `mode=echo`: sends back each line it receives. The processor halts between bytes.
+//! `mode=echo`: sends back each line it receives, after `n=N` steps of arithmetic. The processor halts between bytes.
+
+use core::hint::black_box;
 
 use crate::apic::{LocalApic, Pin};
 use crate::machine::Machine;
+use crate::options::Options;
 use crate::serial::{Line, Receiver};
 use crate::{cpu, ring0};
 
@@ -9,11 +12,11 @@ use crate::{cpu, ring0};
 const LIMIT: usize = 240;
 
 /// Runs until the line `exit`.
-pub(super) fn run(machine: Machine) {
+pub(super) fn run(machine: Machine, options: &Options<'_>) {
     let interrupts = LocalApic::enable().is_some_and(|apic| apic.route(Pin::Serial));
     let receiver = Receiver::open(interrupts);
     machine.ready();
-    let mut input = Input { line: [0; LIMIT], length: 0, after_return: false };
+    let mut input = Input { line: [0; LIMIT], length: 0, after_return: false, steps: options.n.unwrap_or(0) };
     loop {
         let seen = ring0::interrupt_count();
         while let Some(byte) = receiver.read() {
@@ -35,6 +38,8 @@ struct Input {
     length: usize,
     /// The last byte was a carriage return, so that a line feed ends no second line.
     after_return: bool,
+    /// How much to compute before each answer.
+    steps: u64,
 }
 
 impl Input {
@@ -65,9 +70,23 @@ impl Input {
         self.length = 0;
         match line {
             Some(b"exit") => return true,
-            Some(line) => Line::new().text(b"ECHO ").text(line).send(),
+            Some(line) => {
+                work(self.steps);
+                Line::new().text(b"ECHO ").text(line).send();
+            }
             None => Line::new().text(b"error=line-too-long limit=").decimal(LIMIT as u64).send(),
         }
         false
     }
+}
+
+/// A chain of shifts (xorshift, 32 bits), each of which needs the one before.
+fn work(steps: u64) {
+    let mut state = 1_u32;
+    for _ in 0..steps {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+    }
+    black_box(state);
 }

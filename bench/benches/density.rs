@@ -1,0 +1,53 @@
+//! `cargo bench --bench density`: how many machines fit, and how fast they come and go. Rates stand beside the floor's of the
+//! same run, so criterion has no part in it.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use bench::containment::contain;
+use bench::density::{Limits, run};
+use bench::options::{Options, is_bench};
+use bench::process::Warden;
+use bench::subjects;
+use clap::Parser;
+
+/// Unless MOTE_BENCH_RUNS says otherwise.
+const RUNS: usize = 5;
+
+/// Starts machines until a limit, has all of them answer, and ends them; then times how fast they start.
+#[derive(Parser)]
+#[command(name = "cargo bench --bench density --")]
+struct Flags {
+    /// Stop when less than so much memory is available on the host
+    #[arg(long, value_name = "MIB", default_value_t = 2048)]
+    margin: u64,
+    /// Stop at so many machines
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    at_most: usize,
+    /// What cargo says
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    if !is_bench() {
+        println!("density: nothing is timed in a test; run `cargo bench --bench density`");
+        return ExitCode::SUCCESS;
+    }
+    let Flags { margin, at_most, .. } = Flags::parse();
+    match bench(Limits { margin_mib: margin, at_most }) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("density: {}", bench::report::chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(limits: Limits) -> Result<(), Box<dyn Error>> {
+    let options = Options::from_environment(RUNS)?;
+    // VMMs stay in the process group; the namespace is a second net.
+    let files = contain().unwrap_or_else(|_| std::env::temp_dir());
+    let subjects = subjects::gather(&options)?;
+    run(subjects, limits, &options, &Warden::start_in(&files)?)
+}
