@@ -42,6 +42,7 @@ pub mod isolation;
 pub mod jail;
 mod mounts;
 pub mod options;
+pub mod page;
 pub mod process;
 pub mod processes;
 pub mod report;

@@ -1,0 +1,143 @@
+//! Tables as Markdown, and figures as comma-separated values.
+
+use std::collections::BTreeMap;
+
+use super::{Line, Results};
+
+/// A table of one metric: heads, and a row for each subject.
+pub(super) struct Table {
+    pub(super) metric: String,
+    pub(super) unit: String,
+    pub(super) rows: Vec<Vec<String>>,
+}
+
+pub(super) const HEADS: [&str; 8] = ["subject", "n", "failed", "min", "p50", "p99", "interval", "mote / it"];
+
+/// The tables of a run, in the order in which its metrics were written.
+pub(super) fn tables(lines: &[Line]) -> Vec<Table> {
+    let ratio = |metric: &str, above: &str, below: &str| {
+        let found = lines.iter().find(|line| {
+            line.metric == metric && line.subject == above && line.relative_to.as_deref() == Some(below)
+        })?;
+        Some(interval(found.ratio?, found.low, found.high))
+    };
+    let mut order: Vec<(&str, &str)> = Vec::new();
+    let mut rows: BTreeMap<&str, Vec<Vec<String>>> = BTreeMap::new();
+    for line in lines.iter().filter(|line| line.p50.is_some() || line.slope.is_some()) {
+        if !rows.contains_key(&*line.metric) {
+            order.push((&line.metric, &line.unit));
+        }
+        let number = |value: Option<f64>| value.map(figure).unwrap_or_default();
+        let count = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
+        let slope = line.slope.map(|slope| interval(slope, line.low, line.high)).unwrap_or_default();
+        let compared = (line.subject != "mote").then(|| ratio(&line.metric, "mote", &line.subject)).flatten();
+        rows.entry(&line.metric).or_default().push(vec![
+            line.subject.clone(),
+            count(line.n),
+            count(line.failures),
+            number(line.min),
+            number(line.p50),
+            number(line.p99),
+            slope,
+            compared.unwrap_or_default(),
+        ]);
+    }
+    let table = |(metric, unit): (&str, &str)| Table {
+        metric: metric.to_owned(),
+        unit: unit.to_owned(),
+        rows: rows.remove(metric).unwrap_or_default(),
+    };
+    order.into_iter().map(table).collect()
+}
+
+fn interval(value: f64, low: Option<f64>, high: Option<f64>) -> String {
+    let ends = low.zip(high).map(|(low, high)| format!(" ({}..{})", figure(low), figure(high)));
+    figure(value) + &ends.unwrap_or_default()
+}
+
+/// A number with three digits that count, or all that stand before the point.
+pub(super) fn figure(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".to_owned(),
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        size if size >= 1.0 => format!("{value:.2}"),
+        _ => format!("{value:.3}"),
+    }
+}
+
+/// What a run was of.
+pub(super) fn provenance(lines: &[Line]) -> String {
+    let Some(line) = lines.first() else { return String::new() };
+    let host = |key: &str| match &line.host[key] {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let [cpu, cpus, kernel, kvm] = ["cpu", "cpus", "kernel", "kvm"].map(host);
+    let [thp, load, scheduling] = ["thp", "load", "scheduling"].map(host);
+    format!(
+        "commit {}, began at {} s since 1970, seed {}; {cpus} CPUs, {cpu}; Linux {kernel}, {kvm}, huge pages {thp}, load {load}, scheduling {scheduling}",
+        line.commit, line.started, line.seed
+    )
+}
+
+pub(super) fn markdown(results: &Results) -> String {
+    let mut text = String::from("# What mote's benches found\n");
+    let row = |cells: &[String]| {
+        let cells: Vec<_> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+        format!("| {} |\n", cells.join(" | "))
+    };
+    for (bench, lines) in &results.0 {
+        text.push_str(&format!("\n## {bench}\n\n`cargo bench --bench {bench}`: {}\n", provenance(lines)));
+        for table in tables(lines) {
+            text.push_str(&format!("\n### {}, {}\n\n", table.metric, table.unit));
+            text.push_str(&row(&HEADS.map(str::to_owned)));
+            text.push_str(&format!("|---{}\n", "|---:".repeat(HEADS.len() - 1) + "|"));
+            table.rows.iter().for_each(|cells| text.push_str(&row(cells)));
+        }
+    }
+    text
+}
+
+/// A row for each figure: the samples are in the files that this is made from.
+pub(super) fn csv(results: &Results) -> String {
+    let mut text = String::from(
+        "bench,started,seed,commit,subject,version,metric,unit,relative_to,n,failures,min,p50,p99,mean,ratio,slope,low,high\n",
+    );
+    for line in results.0.values().flatten().filter(|line| line.samples.is_none()) {
+        let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
+        let count = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
+        let cells = [
+            quoted(&line.bench),
+            line.started.to_string(),
+            line.seed.to_string(),
+            quoted(&line.commit),
+            quoted(&line.subject),
+            quoted(&line.version),
+            quoted(&line.metric),
+            quoted(&line.unit),
+            quoted(line.relative_to.as_deref().unwrap_or_default()),
+            count(line.n),
+            count(line.failures),
+            number(line.min),
+            number(line.p50),
+            number(line.p99),
+            number(line.mean),
+            number(line.ratio),
+            number(line.slope),
+            number(line.low),
+            number(line.high),
+        ];
+        text.push_str(&(cells.join(",") + "\n"));
+    }
+    text
+}
+
+/// RFC 4180, section 2.
+fn quoted(cell: &str) -> String {
+    if cell.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", cell.replace('"', "\"\""))
+    } else {
+        cell.to_owned()
+    }
+}
