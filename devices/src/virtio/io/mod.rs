@@ -116,9 +116,8 @@ impl Vectors {
     ) -> io::Result<usize> {
         let offset = file_offset(offset)?;
         let (vectors, count) = self.point(memory, segments)?;
-        let fd = raw(fd);
         // SAFETY: as in `read`. The last argument is the upper half of the offset where it has two.
-        check(unsafe { libc::syscall(libc::SYS_preadv, fd, vectors, count, offset, 0_i64) })
+        check(unsafe { libc::syscall(libc::SYS_preadv, raw(fd), vectors, count, offset, 0_i64) })
     }
 
     /// pwritev(2): from `segments` to `offset` in `fd`.
@@ -134,9 +133,8 @@ impl Vectors {
     ) -> io::Result<usize> {
         let offset = file_offset(offset)?;
         let (vectors, count) = self.point(memory, segments)?;
-        let fd = raw(fd);
         // SAFETY: as in `read_at`.
-        check(unsafe { libc::syscall(libc::SYS_pwritev, fd, vectors, count, offset, 0_i64) })
+        check(unsafe { libc::syscall(libc::SYS_pwritev, raw(fd), vectors, count, offset, 0_i64) })
     }
 
     /// Carries out `operation` and waits for it. Returns how many bytes were read or written.
