@@ -49,7 +49,7 @@ const WORKLOADS: [&str; 14] = [
 
 /// Rules that no machine here can be made to need: the thread, if it is not any, the call, what stands beside
 /// its argument, and where it is needed.
-const ELSEWHERE: [(&str, &str, Option<&str>, &str); 16] = [
+const ELSEWHERE: [(&str, &str, Option<&str>, &str); 17] = [
     ("", "clock_gettime", None, "hosts whose clock the vDSO cannot read"),
     ("", "futex", Some("FUTEX_WAIT, private"), "two threads that allocate at the same instant"),
     ("", "brk", None, "an allocation from a full heap"),
@@ -65,6 +65,7 @@ const ELSEWHERE: [(&str, &str, Option<&str>, &str); 16] = [
     ("", "madvise", Some("MADV_DONTNEED"), "ci/linux-tests seccomp-madvise"),
     ("", "sendto", Some("no address"), "ci/linux-tests seccomp-sendto"),
     ("", "shutdown", None, "ci/linux-tests seccomp-shutdown"),
+    ("", "writev", None, "a frame in several pieces: ci/linux-tests seccomp-writev"),
     ("vcpu", "ioctl", Some("KVM_IRQ_LINE"), "a serial port with interrupts: ci/linux-tests"),
     ("io", "ioctl", Some("KVM_IRQ_LINE"), "a host without descriptors for irqfds"),
     ("io", "write", None, "interrupts, which a driver that polls turns off: ci/linux-tests"),
