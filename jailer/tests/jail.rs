@@ -26,9 +26,16 @@ fn start_sleeper(place: &Place, id: &str, flags: &[&str]) -> Child {
     child
 }
 
+/// The program may speak before its keeper has written its PID.
 fn pid_of(place: &Place, id: &str) -> i32 {
-    let text = fs::read_to_string(place.home(id).join("root/program.pid")).expect("a PID file");
-    text.parse().expect("a number")
+    let file = place.home(id).join("root/program.pid");
+    let read = || fs::read_to_string(&file).ok()?.parse().ok();
+    let mut pid = read();
+    wait_until("a PID file", || {
+        pid = pid.or_else(read);
+        pid.is_some()
+    });
+    pid.expect("a number")
 }
 
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
