@@ -14,16 +14,27 @@ use support::{Ended, JAILER, Place, UID};
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A keeper whose jail does not outlive a test that fails: it would hold the test's output open.
+struct Keeper(Child);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // Most have ended, and been waited for. The program ends with its keeper.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts a jail whose program sleeps, and waits until it does.
-fn start_sleeper(place: &Place, id: &str, flags: &[&str]) -> Child {
+fn start_sleeper(place: &Place, id: &str, flags: &[&str]) -> Keeper {
     let mut command = place.jailer(id);
     command.args(flags).args(["--", "sleep"]).stdout(Stdio::piped());
-    let mut child = command.spawn().expect("the jailer starts");
+    let mut keeper = Keeper(command.spawn().expect("the jailer starts"));
     let mut line = String::new();
-    let out = child.stdout.take().expect("piped");
+    let out = keeper.0.stdout.take().expect("piped");
     BufReader::new(out).read_line(&mut line).expect("it speaks");
     assert_eq!(line, "ready\n");
-    child
+    keeper
 }
 
 /// The program may speak before its keeper has written its PID.
@@ -94,7 +105,7 @@ fn arguments_and_exit_codes_pass_unchanged() {
     assert_eq!(place.run(&[], &["exit", "42"]).code, Some(42));
     let mut child = start_sleeper(&place, "a", &[]);
     signal(pid_of(&place, "a"), Signal::KILL);
-    assert_eq!(end_of(&mut child), Some(137));
+    assert_eq!(end_of(&mut child.0), Some(137));
     place.assert_empty();
 }
 
@@ -177,8 +188,8 @@ fn signals_reach_the_program() {
     let place = Place::new();
     for (name, number) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129), (Signal::USR1, 138)] {
         let mut child = start_sleeper(&place, "a", &[]);
-        signal(child.id().cast_signed(), name);
-        assert_eq!(end_of(&mut child), Some(number));
+        signal(child.0.id().cast_signed(), name);
+        assert_eq!(end_of(&mut child.0), Some(number));
     }
     place.assert_empty();
 }
@@ -192,8 +203,8 @@ fn one_jail_of_a_name_at_a_time() {
     place.clean("a").assert_refused(1, "jail 'a' is running");
     let mut second = start_sleeper(&place, "b", &[]);
     for child in [&mut first, &mut second] {
-        signal(child.id().cast_signed(), Signal::TERM);
-        end_of(child);
+        signal(child.0.id().cast_signed(), Signal::TERM);
+        end_of(&mut child.0);
     }
     place.assert_empty();
 }
@@ -204,8 +215,8 @@ fn what_a_killed_keeper_leaves_is_refused_and_cleaned() {
     let place = Place::new();
     let mut child = start_sleeper(&place, "a", &["--new-pid-ns"]);
     let inside = pid_of(&place, "a");
-    signal(child.id().cast_signed(), Signal::KILL);
-    end_of(&mut child);
+    signal(child.0.id().cast_signed(), Signal::KILL);
+    end_of(&mut child.0);
     wait_until("the program ends with its keeper", || {
         !Path::new(&format!("/proc/{inside}/root/dev")).exists()
     });
