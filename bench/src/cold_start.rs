@@ -12,7 +12,7 @@ use crate::binaries;
 use crate::options::Options;
 use crate::process::{Failure, Times, Warden};
 use crate::report::{chain, table};
-use crate::results::{Comparison, Measurement, Run, Samples};
+use crate::results::{Comparison, Files, Run, Samples};
 use crate::rounds::schedule;
 use crate::statistics::{Ratio, Summary, noise};
 use crate::subjects::{self, Absent, Job, Mode, Subject};
@@ -239,23 +239,14 @@ fn keep(
     series: &[Series],
     comparisons: &[Comparison<'_>],
 ) -> Result<(), Box<dyn error::Error>> {
-    let directory = binaries::results_directory()?;
-    let (results, samples) = (directory.join("results.jsonl"), directory.join("cold_start-samples.jsonl"));
+    let files = Files::of(run, &binaries::results_directory()?);
     for (starter, series) in starters.iter().zip(series) {
         let (subject, version, unit) = (starter.name(), &*starter.subject.version(), "ms");
         for metric in METRICS {
-            run.append(&samples, &Samples { subject, metric, unit, samples: series.of(metric) })?;
-            let (good, failures) = good(series.of(metric));
-            if let Some(summary) = Summary::of(&good) {
-                run.append(&results, &Measurement { subject, version, metric, unit, failures, summary })?;
-            }
+            files.series(&Samples { subject, metric, unit, samples: series.of(metric) }, version)?;
         }
     }
-    for comparison in comparisons {
-        run.append(&results, comparison)?;
-    }
-    println!("results: {}\nsamples: {}", results.display(), samples.display());
-    Ok(())
+    Ok(files.finish(comparisons)?)
 }
 
 #[cfg(test)]

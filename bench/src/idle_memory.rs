@@ -11,7 +11,7 @@ use crate::footprint::{Footprint, is_static};
 use crate::options::Options;
 use crate::process::Warden;
 use crate::report::{chain, table};
-use crate::results::{Measurement, Run, Samples};
+use crate::results::{Files, Run, Samples};
 use crate::statistics::Summary;
 use crate::subjects::{self, Absent, Job, MEMORY_MIB, Mode, Subject};
 
@@ -180,19 +180,15 @@ fn promises(all: &[Findings]) -> Vec<String> {
 }
 
 fn keep(run: &Run, all: &[Findings]) -> Result<(), Box<dyn error::Error>> {
-    let directory = binaries::results_directory()?;
-    let (results, samples) = (directory.join("results.jsonl"), directory.join("idle_memory-samples.jsonl"));
+    let files = Files::of(run, &binaries::results_directory()?);
     for findings in all {
-        let (subject, version, failures) = (findings.name, &*findings.version, 0);
-        for Metric { name: metric, unit, samples: values, summary } in &findings.metrics {
-            let summary = *summary;
-            run.append(&results, &Measurement { subject, version, metric, unit, failures, summary })?;
+        let (subject, version) = (findings.name, &*findings.version);
+        for Metric { name: metric, unit, samples: values, .. } in &findings.metrics {
             let values: Vec<_> = values.iter().copied().map(Some).collect();
-            run.append(&samples, &Samples { subject, metric, unit, samples: &values })?;
+            files.series(&Samples { subject, metric, unit, samples: &values }, version)?;
         }
     }
-    println!("results: {}\nsamples: {}", results.display(), samples.display());
-    Ok(())
+    Ok(files.finish(&[])?)
 }
 
 #[cfg(test)]

@@ -151,6 +151,62 @@ impl Run {
     }
 }
 
+/// Where a run's results go: `results.jsonl`, which all benches share, and a file of samples of the bench's own.
+pub struct Files<'a> {
+    run: &'a Run,
+    results: PathBuf,
+    samples: PathBuf,
+}
+
+impl<'a> Files<'a> {
+    /// The files of `run` in `directory`, which are made when something is appended.
+    #[must_use]
+    pub fn of(run: &'a Run, directory: &Path) -> Self {
+        let samples = directory.join(format!("{}-samples.jsonl", run.bench));
+        Self { run, results: directory.join("results.jsonl"), samples }
+    }
+
+    /// Appends what is neither a series nor a comparison.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn result(&self, result: &impl Serialize) -> Result<(), ResultsError> {
+        self.run.append(&self.results, result)
+    }
+
+    /// Appends all samples of a series, those of runs that failed included.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn samples(&self, samples: &Samples<'_>) -> Result<(), ResultsError> {
+        self.run.append(&self.samples, samples)
+    }
+
+    /// Appends a series: its samples, and their summary, if there is one that succeeded.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn series(&self, series: &Samples<'_>, version: &str) -> Result<(), ResultsError> {
+        self.samples(series)?;
+        let &Samples { subject, metric, unit, samples } = series;
+        let good: Vec<f64> = samples.iter().copied().flatten().collect();
+        let failures = samples.len() - good.len();
+        Summary::of(&good).map_or(Ok(()), |summary| {
+            self.result(&Measurement { subject, version, metric, unit, failures, summary })
+        })
+    }
+
+    /// Appends the comparisons, and says where everything is.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn finish(self, comparisons: &[Comparison<'_>]) -> Result<(), ResultsError> {
+        comparisons.iter().try_for_each(|comparison| self.result(comparison))?;
+        println!("results: {}\nsamples: {}", self.results.display(), self.samples.display());
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -160,6 +216,31 @@ mod tests {
     fn run() -> Run {
         let host = Host { cpu: "A CPU".into(), kvm: "kvm_amd".into(), cpus: 2, load: 0.5, ..Host::default() };
         Run { bench: "cold_start", started: 1_700_000_000, seed: 7, commit: "abc-dirty".into(), host }
+    }
+
+    #[test]
+    fn a_series_has_all_its_samples_and_a_summary_of_those_that_succeeded() {
+        let directory = tempfile::tempdir().unwrap();
+        let (run, lines) = (run(), |file: &str| -> Vec<Value> {
+            let text = fs::read_to_string(directory.path().join(file)).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        });
+        let files = Files::of(&run, directory.path());
+        let (metric, unit) = ("spawn_to_ready", "ms");
+        let samples = [Some(1.0), None, Some(3.0)];
+        files.series(&Samples { subject: "mote", metric, unit, samples: &samples }, "1").unwrap();
+        files.series(&Samples { subject: "floor", metric, unit, samples: &[None] }, "2").unwrap();
+        files.finish(&[]).unwrap();
+        let [result] = &lines("results.jsonl")[..] else { panic!("nothing has ever succeeded for floor") };
+        assert_eq!(
+            (&result["subject"], &result["n"], &result["failures"]),
+            (&json!("mote"), &json!(2), &json!(1))
+        );
+        let kept = lines("cold_start-samples.jsonl");
+        assert_eq!(
+            kept.iter().map(|line| &line["samples"]).collect::<Vec<_>>(),
+            [&json!([1.0, null, 3.0]), &json!([null])]
+        );
     }
 
     #[test]

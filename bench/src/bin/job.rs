@@ -1,10 +1,15 @@
 //! The guest's counterpart for everything that is a process on the host, in a container or not: the same jobs under the same
 //! words, `mode=ready`, `mode=idle` and `mode=echo` (see the crate guest-kernel), spoken on stdin and stdout.
 
-use std::hint::black_box;
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
 use std::thread;
+
+/// The guest's own arithmetic: what is compared has to be the same.
+#[path = "../../../guest-kernel/program/src/work.rs"]
+mod work;
+
+use work::work;
 
 fn main() -> io::Result<ExitCode> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -41,17 +46,6 @@ fn echo(steps: u64) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A chain of shifts (xorshift, 32 bits), each of which needs the one before.
-fn work(steps: u64) {
-    let mut state = 1_u32;
-    for _ in 0..steps {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-    }
-    black_box(state);
 }
 
 /// One line in one write, at once.

@@ -7,7 +7,7 @@ use fastrand::Rng;
 use super::{AT_A_TIME, Filling, Rates};
 use crate::binaries;
 use crate::report::table;
-use crate::results::{Comparison, Estimate, Measurement, Run, Samples};
+use crate::results::{Comparison, Estimate, Files, Measurement, Run, Samples};
 use crate::statistics::Summary;
 use crate::subjects::Subject;
 
@@ -93,35 +93,26 @@ pub(super) fn keep(
     rates: &[Rates],
     comparisons: &[Comparison<'_>],
 ) -> Result<(), Box<dyn error::Error>> {
-    let directory = binaries::results_directory()?;
-    let (results, samples) = (directory.join("results.jsonl"), directory.join("density-samples.jsonl"));
+    let files = Files::of(run, &binaries::results_directory()?);
     for ((subject, filling), rates) in subjects.iter().zip(fillings).zip(rates) {
         let (subject, version) = (subject.name(), &*subject.version());
         let available: Vec<_> = filling.available.iter().map(|&kib| Some(kib as f64)).collect();
         let (metric, unit) = ("memory_available", "KiB");
-        run.append(&samples, &Samples { subject, metric, unit, samples: &available })?;
+        files.samples(&Samples { subject, metric, unit, samples: &available })?;
         if let Some(slope) = filling.cost {
             let (metric, n) = ("memory_per_machine", available.len());
-            run.append(&results, &Estimate { subject, version, metric, unit, n, slope })?;
+            files.result(&Estimate { subject, version, metric, unit, n, slope })?;
         }
         let unit = "1/s";
         if let Some(summary) = Summary::of(&[filling.ends]) {
             let metric = "ends_per_second";
-            run.append(&results, &Measurement { subject, version, metric, unit, failures: 0, summary })?;
+            files.result(&Measurement { subject, version, metric, unit, failures: 0, summary })?;
         }
         for (metric, values) in METRICS.into_iter().zip(rates) {
-            run.append(&samples, &Samples { subject, metric, unit, samples: values })?;
-            let failures = values.iter().filter(|rate| rate.is_none()).count();
-            if let Some(summary) = summary(values) {
-                run.append(&results, &Measurement { subject, version, metric, unit, failures, summary })?;
-            }
+            files.series(&Samples { subject, metric, unit, samples: values }, version)?;
         }
     }
-    for comparison in comparisons {
-        run.append(&results, comparison)?;
-    }
-    println!("results: {}\nsamples: {}", results.display(), samples.display());
-    Ok(())
+    Ok(files.finish(comparisons)?)
 }
 
 #[cfg(test)]

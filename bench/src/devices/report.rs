@@ -7,7 +7,7 @@ use fastrand::Rng;
 use super::{FLOOR, Series};
 use crate::binaries;
 use crate::report::table;
-use crate::results::{Comparison, Measurement, Run, Samples};
+use crate::results::{Comparison, Files, Run, Samples};
 use crate::statistics::{Ratio, Summary};
 
 const UNIT: &str = "us/op";
@@ -106,22 +106,13 @@ pub(super) fn keep(
     all: &[Series],
     comparisons: &[Comparison<'_>],
 ) -> Result<(), Box<dyn error::Error>> {
-    let directory = binaries::results_directory()?;
-    let (results, samples) = (directory.join("results.jsonl"), directory.join("devices-samples.jsonl"));
+    let files = Files::of(run, &binaries::results_directory()?);
     for series in all {
         let (subject, metric, unit) = (series.subject, series.task.name, UNIT);
         let version = versions.iter().find(|(name, _)| *name == subject).map_or("", |(_, version)| version);
-        run.append(&samples, &Samples { subject, metric, unit, samples: &series.times })?;
-        let (good, failures) = series.good();
-        if let Some(summary) = Summary::of(&good) {
-            run.append(&results, &Measurement { subject, version, metric, unit, failures, summary })?;
-        }
+        files.series(&Samples { subject, metric, unit, samples: &series.times }, version)?;
     }
-    for comparison in comparisons {
-        run.append(&results, comparison)?;
-    }
-    println!("results: {}\nsamples: {}", results.display(), samples.display());
-    Ok(())
+    Ok(files.finish(comparisons)?)
 }
 
 fn words(Ratio { ratio, low, high }: Ratio) -> String {

@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use crate::binaries;
 use crate::report::table;
-use crate::results::{Comparison, Measurement, Run, Samples};
+use crate::results::{Comparison, Files, Run, Samples};
 use crate::statistics::{Summary, noise};
 use crate::subjects::{Boundary, Subject};
 use crate::syscalls;
@@ -228,24 +228,15 @@ pub(super) fn keep(
     all: &[Findings],
     comparisons: &[Comparison<'_>],
 ) -> Result<(), Box<dyn error::Error>> {
-    let directory = binaries::results_directory()?;
-    let (results, samples) = (directory.join("results.jsonl"), directory.join("isolation-samples.jsonl"));
+    let files = Files::of(run, &binaries::results_directory()?);
     for findings in all {
         let (subject, version) = (findings.name, &*findings.version);
         for (metric, series) in &findings.series {
             let (metric, unit) = metric.words();
-            let (values, failures) = (series.samples(), series.failed());
-            run.append(&samples, &Samples { subject, metric, unit, samples: &values })?;
-            if let Some(summary) = series.summary() {
-                run.append(&results, &Measurement { subject, version, metric, unit, failures, summary })?;
-            }
+            files.series(&Samples { subject, metric, unit, samples: &series.samples() }, version)?;
         }
     }
-    for comparison in comparisons {
-        run.append(&results, comparison)?;
-    }
-    println!("results: {}\nsamples: {}", results.display(), samples.display());
-    Ok(())
+    Ok(files.finish(comparisons)?)
 }
 
 #[cfg(test)]

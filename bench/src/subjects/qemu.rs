@@ -24,20 +24,21 @@ impl Subject for Qemu {
     }
 
     fn arguments(&self, job: &Job) -> io::Result<Vec<OsString>> {
-        let memory = format!("{MEMORY_MIB}M");
-        let mut arguments: Vec<OsString> =
-            ["-M", MACHINE, "-cpu", "host", "-smp", "1", "-m", &memory].map(OsString::from).into();
         // Without ACPI the guest ends by a reset.
-        arguments.extend(
-            ["-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]
-                .map(OsString::from),
-        );
-        arguments.extend([
-            "-append".into(),
-            job.command_line().into(),
-            "-kernel".into(),
-            job.kernel().into(),
-        ]);
-        Ok(arguments)
+        Ok(arguments(MACHINE, job))
     }
+}
+
+/// QEMU's command line for `machine` (`-M`), with a serial port on stdio and nothing else.
+pub(super) fn arguments(machine: &str, job: &Job) -> Vec<OsString> {
+    let memory = format!("{MEMORY_MIB}M");
+    let mut arguments: Vec<OsString> =
+        ["-M", machine, "-cpu", "host", "-smp", "1", "-m", &memory].map(OsString::from).into();
+    arguments.extend(
+        ["-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]
+            .map(OsString::from),
+    );
+    let kernel = job.kernel().into();
+    arguments.extend(["-append".into(), job.command_line().into(), "-kernel".into(), kernel]);
+    arguments
 }

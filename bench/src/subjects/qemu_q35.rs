@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Boundary, Job, MEMORY_MIB, Subject};
+use super::{Boundary, Job, Subject, qemu};
 
 pub(super) const NAME: &str = "qemu-q35";
 
@@ -21,16 +21,7 @@ impl Subject for Q35 {
     }
 
     fn arguments(&self, job: &Job) -> io::Result<Vec<OsString>> {
-        let memory = format!("{MEMORY_MIB}M");
-        let mut arguments: Vec<OsString> =
-            ["-M", "q35,accel=kvm", "-cpu", "host", "-smp", "1", "-m", &memory].map(OsString::from).into();
-        arguments.extend(
-            ["-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"]
-                .map(OsString::from),
-        );
-        let kernel = job.kernel().into();
-        arguments.extend(["-append".into(), job.command_line().into(), "-kernel".into(), kernel]);
-        Ok(arguments)
+        Ok(qemu::arguments("q35,accel=kvm", job))
     }
 
     fn boundary(&self) -> Boundary {

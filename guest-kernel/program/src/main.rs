@@ -20,6 +20,7 @@ mod report;
 mod ring0;
 mod serial;
 mod virtio;
+mod work;
 
 use boot_info::{BootInfo, COMMAND_LINE_LIMIT};
 use machine::Machine;

@@ -1,11 +1,10 @@
 //! `mode=echo`: sends back each line it receives, after `n=N` steps of arithmetic. The processor halts between bytes.
 
-use core::hint::black_box;
-
 use crate::apic::{LocalApic, Pin};
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::serial::{Line, Receiver};
+use crate::work::work;
 use crate::{cpu, ring0};
 
 /// The longest line that is sent back.
@@ -78,15 +77,4 @@ impl Input {
         }
         false
     }
-}
-
-/// A chain of shifts (xorshift, 32 bits), each of which needs the one before.
-fn work(steps: u64) {
-    let mut state = 1_u32;
-    for _ in 0..steps {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-    }
-    black_box(state);
 }
