@@ -21,6 +21,21 @@ pub(crate) fn check(data: &[u8]) {
         assert!(pair[0].end() <= pair[1].guest_address);
     }
 
+    let tables = kernel.constant_tables(&mut image);
+    for table in &tables {
+        assert!(
+            table.guest_address % 4096 == 0 && table.file_offset % 4096 == 0 && table.file_size % 4096 == 0
+        );
+        assert!(kernel.segments().iter().any(|s| {
+            let into = table.guest_address.wrapping_sub(s.guest_address);
+            table.file_offset.checked_sub(s.file_offset) == Some(into)
+                && into + table.file_size <= s.file_size
+        }));
+    }
+    for pair in tables.windows(2) {
+        assert!(pair[0].end() <= pair[1].guest_address);
+    }
+
     let ram = ram_regions(RAM).expect("16 MiB are a machine");
     let mem: GuestMemoryMmap =
         GuestMemoryMmap::from_ranges(&[(GuestAddress(0), RAM as usize)]).expect("16 MiB are there");

@@ -2,6 +2,7 @@
 
 mod elf;
 mod notes;
+mod tables;
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -197,6 +198,13 @@ impl Kernel {
     /// What goes where, lowest first.
     pub fn segments(&self) -> &[Segment] {
         &self.segments
+    }
+
+    /// Whole pages of `image`, the file that was parsed, that the kernel never writes and seldom reads: parts of segments,
+    /// for a caller that would rather map them than copy them. Only large ones count, and those that tell nothing of a
+    /// guest's secrets to who can see which of them it reads.
+    pub fn constant_tables<I: Read + Seek>(&self, image: &mut I) -> Vec<Segment> {
+        tables::find(image, &self.segments)
     }
 
     /// Where the Linux 64-bit protocol enters, if the image has such an entry.

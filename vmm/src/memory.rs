@@ -5,9 +5,11 @@
 )]
 
 use std::ffi::c_void;
+use std::fs::File;
 use std::io;
 use std::ptr;
 
+use boot::Segment;
 use boot::layout::RamRegions;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use vm_memory::mmap::MmapRegionError;
@@ -76,6 +78,8 @@ pub struct GuestRam {
     memory: GuestMemoryMmap,
     // After `memory`, which points into it.
     mappings: Vec<Mapping>,
+    /// Whether parts of it may be pages of files.
+    sharing: bool,
 }
 
 impl GuestRam {
@@ -101,13 +105,31 @@ impl GuestRam {
             guest_regions.extend(GuestRegionMmap::new(raw, GuestAddress(region.start)));
             mappings.push(mapping);
         }
-        Ok(Self { memory: GuestMemoryMmap::from_regions(guest_regions)?, mappings })
+        Ok(Self {
+            memory: GuestMemoryMmap::from_regions(guest_regions)?,
+            mappings,
+            sharing: backing == PageBacking::Host && !prefault,
+        })
     }
 
     /// The RAM as the guest addresses it. A copy of this handle keeps nothing alive: whoever makes one keeps the
     /// `GuestRam` too.
     pub(crate) fn memory(&self) -> &GuestMemoryMmap {
         &self.memory
+    }
+
+    /// Replaces a part of RAM by a private mapping of the same bytes of `file`, which other machines share until one
+    /// writes. `false` where it cannot be: whoever asked for huge pages, or for all of RAM at once, gets them here too.
+    ///
+    /// Whoever truncates the file takes the pages away; who writes to it may change them.
+    pub(crate) fn map_file(&self, part: &Segment, file: &File) -> bool {
+        let (start, size) = (part.guest_address, part.memory_size);
+        self.sharing
+            && self.mappings.iter().find(|mapping| mapping.contains(start, size)).is_some_and(|mapping| {
+                mapping
+                    .map_file((start - mapping.guest) as usize, size as usize, file, part.file_offset)
+                    .is_ok()
+            })
     }
 
     /// The pieces to register with KVM.
@@ -184,6 +206,27 @@ impl Mapping {
     fn advise_first(&self, size: usize, advice: Advice) -> rustix::io::Result<()> {
         // SAFETY: none of the advices that this file uses changes what the memory holds.
         unsafe { rustix::mm::madvise(self.address, size.min(self.size), advice) }
+    }
+
+    fn contains(&self, guest: u64, size: u64) -> bool {
+        guest
+            .checked_sub(self.guest)
+            .and_then(|into| into.checked_add(size))
+            .is_some_and(|end| end <= self.size as u64)
+    }
+
+    /// The caller has seen that `size` bytes at `into` are in this mapping.
+    fn map_file(&self, into: usize, size: usize, file: &File, offset: u64) -> rustix::io::Result<()> {
+        debug_assert!(into + size <= self.size);
+        // SAFETY: within the mapping.
+        let address = unsafe { self.address.cast::<u8>().add(into) };
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+        // SAFETY: what is replaced is memory that this value owns, of which nobody has a Rust reference: it is reached
+        // through vm-memory only. It stays readable, writable and of that size.
+        unsafe {
+            rustix::mm::mmap(address.cast(), size, ProtFlags::READ | ProtFlags::WRITE, flags, file, offset)
+        }?;
+        Ok(())
     }
 
     fn populate(&self) -> Result<(), MemoryError> {

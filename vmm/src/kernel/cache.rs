@@ -13,20 +13,24 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags};
 
-use super::UnpackedError;
+use super::{Source, UnpackedError};
 
 /// Entries that are kept; some 60 MiB each for a distribution's kernel.
 const KEPT: usize = 8;
 
 /// The unpacked kernel of the bzImage `packed`, with its plan.
-pub(super) fn unpacked(packed: &mut File, path: &Path) -> Result<(File, boot::Kernel), UnpackedError> {
+pub(super) fn unpacked(packed: &mut File, path: &Path) -> Result<(Source, boot::Kernel), UnpackedError> {
     let name = entry_name(&packed.metadata()?);
     let entry = directory().map(|directory| directory.join(name));
     if let Some(entry) = &entry
         && let Some(mut file) = open_entry(entry)
     {
         match boot::Kernel::parse(&mut file) {
-            Ok(plan) => return Ok((file, plan)),
+            Ok(plan) => {
+                // Entries are never written to again, and a file outlives its name.
+                let tables = plan.constant_tables(&mut file);
+                return Ok((Source::Cached(file, tables), plan));
+            }
             Err(error) => {
                 log::warn!("the cached kernel {} is damaged and made anew: {error}", entry.display());
             }
@@ -50,7 +54,7 @@ pub(super) fn unpacked(packed: &mut File, path: &Path) -> Result<(File, boot::Ke
     {
         log::info!("the unpacked kernel is not kept: {error}");
     }
-    Ok((file, plan))
+    Ok((Source::File(file), plan))
 }
 
 fn entry_name(packed: &Metadata) -> String {

@@ -1,10 +1,11 @@
-//! Copying a kernel whose file has holes.
+//! Bringing a kernel to guest RAM, most of it by copying, but for the holes of its file.
 //!
 //! A distribution's kernel unpacks to a file of which two fifths are zeros. Guest RAM is zero already, so copying
 //! them costs twice: the host has to provide a fresh page first, and pages are what a small machine is made of.
 //!
-//! The file's pages are not mapped instead of copied: measured in instructions, the faults of a guest that patches its
-//! code page by page cost as much as the copy, and whoever truncates the file would take the pages away again.
+//! The file's pages are mapped instead of copied for a few large tables of a kernel in the [`cache`](super::cache) only.
+//! Elsewhere, measured in instructions, the faults of a guest that patches its code page by page cost as much as the
+//! copy; and whoever truncates a file of the user's would take the pages away again.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -13,16 +14,42 @@ use std::ops::Range;
 use boot::{ImageError, Kernel, Segment};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
-/// Copies what the file has data for.
-pub(super) fn load(plan: &Kernel, memory: &GuestMemoryMmap, file: &mut File) -> Result<(), ImageError> {
-    plan.check(memory)?;
+use crate::memory::GuestRam;
+
+/// Maps the parts of segments in `tables`, if it can be, and copies what else the file has data for.
+pub(super) fn load(
+    plan: &Kernel,
+    ram: &GuestRam,
+    file: &mut File,
+    tables: &[Segment],
+) -> Result<(), ImageError> {
+    plan.check(ram.memory())?;
+    let mapped: Vec<&Segment> = tables.iter().filter(|table| ram.map_file(table, file)).collect();
     for segment in plan.segments() {
-        let end = segment.file_offset + segment.file_size;
         let mut from = segment.file_offset;
-        while let Some(data) = next_data(file, from..end)? {
-            from = data.end;
-            copy(memory, file, segment, data)?;
+        let inside = mapped
+            .iter()
+            .filter(|table| segment.guest_address <= table.guest_address && table.end() <= segment.end());
+        for table in inside {
+            copy_data(ram.memory(), file, segment, from..table.file_offset)?;
+            from = table.file_offset + table.file_size;
         }
+        copy_data(ram.memory(), file, segment, from..segment.file_offset + segment.file_size)?;
+    }
+    Ok(())
+}
+
+/// Copies what the file has data for in `range`, which is in the segment.
+fn copy_data(
+    memory: &GuestMemoryMmap,
+    file: &mut File,
+    segment: &Segment,
+    range: Range<u64>,
+) -> Result<(), ImageError> {
+    let mut from = range.start;
+    while let Some(data) = next_data(file, from..range.end)? {
+        from = data.end;
+        copy(memory, file, segment, data)?;
     }
     Ok(())
 }

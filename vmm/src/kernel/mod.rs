@@ -9,10 +9,11 @@ use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use boot::{Format, Initrd, Protocol, RamRegions, UnpackError};
+use boot::{Format, Initrd, Protocol, RamRegions, Segment, UnpackError};
 use vm_memory::{GuestMemoryMmap, ReadVolatile};
 
 use crate::config;
+use crate::memory::GuestRam;
 
 /// A kernel or initrd that cannot be booted.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,8 @@ pub struct KernelImage {
 enum Source {
     Embedded(Cursor<&'static [u8]>),
     File(File),
+    /// A file that nobody changes, and its tables that can be mapped.
+    Cached(File, Vec<Segment>),
 }
 
 impl KernelImage {
@@ -90,9 +93,7 @@ impl KernelImage {
             boot::identify(&mut file).map_err(|source| KernelError::Image { name: name.clone(), source })?;
         if format == Format::BzImage {
             match cache::unpacked(&mut file, path) {
-                Ok((unpacked, plan)) => {
-                    return Ok(Self { name, source: Source::File(unpacked), plan, linux: true });
-                }
+                Ok((source, plan)) => return Ok(Self { name, source, plan, linux: true }),
                 Err(error) => {
                     log::warn!(
                         "{name} cannot be unpacked on the host, its own decompressor is used: {}",
@@ -118,11 +119,12 @@ impl KernelImage {
         }
     }
 
-    /// Copies the kernel to guest RAM.
-    pub fn load(&mut self, memory: &GuestMemoryMmap) -> Result<(), KernelError> {
+    /// Brings the kernel to guest RAM.
+    pub fn load(&mut self, ram: &GuestRam) -> Result<(), KernelError> {
         match &mut self.source {
-            Source::Embedded(image) => self.plan.load(memory, image),
-            Source::File(file) => copy::load(&self.plan, memory, file),
+            Source::Embedded(image) => self.plan.load(ram.memory(), image),
+            Source::File(file) => copy::load(&self.plan, ram, file, &[]),
+            Source::Cached(file, tables) => copy::load(&self.plan, ram, file, tables),
         }
         .map_err(|source| KernelError::Image { name: self.name.clone(), source })
     }

@@ -112,7 +112,7 @@ fn load_guest(
 ) -> Result<EntryState, BuildError> {
     let memory = ram.memory();
     let regions = config.memory.regions()?;
-    image.load(memory)?;
+    image.load(ram)?;
     let initrd = match &config.initrd {
         Some(path) => Some(load_initrd(path, image.plan(), &regions, memory)?),
         None => None,

@@ -5,7 +5,6 @@ use vm_memory::Bytes;
 
 use super::*;
 use crate::config::PageBacking;
-use crate::memory::GuestRam;
 
 /// An ELF with one segment whose bytes start at `offset` in the file and go to 2 MiB in memory.
 fn image(offset: u64, bytes: &[u8]) -> (File, Kernel) {
@@ -43,7 +42,7 @@ fn image(offset: u64, bytes: &[u8]) -> (File, Kernel) {
 fn loaded(offset: u64, bytes: &[u8]) -> Vec<u8> {
     let (mut file, plan) = image(offset, bytes);
     let ram = GuestRam::map(&boot::ram_regions(16 << 20).unwrap(), PageBacking::Host, false).unwrap();
-    load(&plan, ram.memory(), &mut file).unwrap();
+    load(&plan, &ram, &mut file, &[]).unwrap();
     let mut seen = vec![0xaa; bytes.len() + 4096];
     ram.memory().read_slice(&mut seen, GuestAddress(0x20_0000)).unwrap();
     seen
@@ -64,4 +63,48 @@ fn data_is_copied_and_holes_stay_zero() {
 fn a_segment_that_is_one_hole_needs_no_copy() {
     let seen = loaded(0x1000, &vec![0; 1 << 20]);
     assert!(seen.iter().all(|&byte| byte == 0));
+}
+
+/// Where `bytes` of [`image`] can be mapped.
+fn table(offset: u64, start: u64, size: u64) -> Segment {
+    Segment {
+        file_offset: offset + start,
+        file_size: size,
+        guest_address: 0x20_0000 + start,
+        memory_size: size,
+    }
+}
+
+#[test]
+fn a_table_is_a_private_mapping_of_the_file() {
+    let bytes: Vec<u8> = (0..0x10_0000u32).map(|index| (index % 251) as u8).collect();
+    let (mut file, plan) = image(0x1000, &bytes);
+    let ram = GuestRam::map(&boot::ram_regions(16 << 20).unwrap(), PageBacking::Host, false).unwrap();
+    let tables = [table(0x1000, 0x4000, 0x8000), table(0x1000, 0xf_0000, 0x1_0000)];
+    load(&plan, &ram, &mut file, &tables).unwrap();
+    let mut seen = vec![0; bytes.len()];
+    ram.memory().read_slice(&mut seen, GuestAddress(0x20_0000)).unwrap();
+    assert!(seen == bytes);
+
+    // The file's page shows through until the guest writes to it.
+    file.write_all_at(b"changed", 0x1000 + 0x5000).unwrap();
+    ram.memory().read_slice(&mut seen[..7], GuestAddress(0x20_5000)).unwrap();
+    assert_eq!(&seen[..7], b"changed");
+    ram.memory().write_slice(b"written", GuestAddress(0x20_5000)).unwrap();
+    file.read_exact_at(&mut seen[..7], 0x1000 + 0x5000).unwrap();
+    assert_eq!(&seen[..7], b"changed");
+}
+
+#[test]
+fn where_huge_or_filled_pages_are_asked_for_nothing_is_mapped() {
+    let bytes = vec![7; 0x10_0000];
+    for (backing, prefault) in [(PageBacking::Transparent, false), (PageBacking::Host, true)] {
+        let (mut file, plan) = image(0x1000, &bytes);
+        let ram = GuestRam::map(&boot::ram_regions(16 << 20).unwrap(), backing, prefault).unwrap();
+        load(&plan, &ram, &mut file, &[table(0x1000, 0x4000, 0x8000)]).unwrap();
+        file.write_all_at(b"changed", 0x1000 + 0x5000).unwrap();
+        let mut seen = [0; 7];
+        ram.memory().read_slice(&mut seen, GuestAddress(0x20_5000)).unwrap();
+        assert_eq!(seen, [7; 7]);
+    }
 }
