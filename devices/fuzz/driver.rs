@@ -2,6 +2,8 @@
 //!
 //! Whatever it does, nothing panics, and after a reset the device can be set up and used as if nothing had happened.
 
+use std::time::Duration;
+
 use arbitrary::{Arbitrary, Unstructured};
 use devices::Device;
 use devices::testkit::{Descriptor, DriverQueue, Guest};
@@ -10,6 +12,8 @@ use devices::virtio::{TIMER, VirtioDevice};
 
 /// So many steps are one input at most: beyond, nothing new happens.
 const STEPS: usize = 128;
+/// A reset that takes more milliseconds does not end.
+const RESET_LOOKS: u32 = 5000;
 
 #[derive(Debug, Arbitrary)]
 enum Step {
@@ -57,7 +61,7 @@ pub(crate) fn check(data: &[u8], device: Box<dyn VirtioDevice>) {
             Err(_) => break,
         }
     }
-    guest.reset();
+    reset(&mut guest);
     assert_eq!(guest.read(reg::STATUS), 0, "a reset ends");
     guest.set_up(0);
     assert!(!guest.needs_reset(), "and mends everything");
@@ -79,16 +83,29 @@ fn run(guest: &mut Guest, step: &Step) {
             write(guest, u64::from(index % 64) * 4, &value.to_le_bytes());
         }
         Step::SetUp { features } => {
-            guest.reset();
+            reset(guest);
             guest.set_up(features);
         }
         Step::Notify { queue } => guest.notify(queue.into()),
         Step::Backend { token } => _ = guest.worker.backend_event(token.into()),
         Step::Expire => _ = guest.worker.backend_event(TIMER),
-        Step::Reset => guest.reset(),
+        Step::Reset => reset(guest),
         _ => run_on_queue(guest, step),
     }
     guest.serve();
+}
+
+/// Resets the device and, as drivers do, looks until that is over: the write waits for a second at most, which is not
+/// enough where the host has given the event loop no processor for so long.
+fn reset(guest: &mut Guest) {
+    guest.reset();
+    for _ in 0..RESET_LOOKS {
+        if guest.read(reg::STATUS) == 0 {
+            break;
+        }
+        guest.serve();
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Steps that need a queue; before the device is set up there is none.
@@ -136,7 +153,7 @@ fn pick(guest: &mut Guest, queue: u8) -> Option<&mut DriverQueue> {
 /// A write to the registers; one that resets the device waits for it, and so needs the event loop beside it.
 fn write(guest: &mut Guest, offset: u64, data: &[u8]) {
     if offset == reg::STATUS && data == [0; 4] {
-        guest.reset();
+        reset(guest);
     } else {
         let _ = guest.transport.write(offset, data);
     }
