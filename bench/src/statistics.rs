@@ -6,7 +6,7 @@ use serde::Serialize;
 /// How many times a ratio is computed anew for its confidence interval.
 const RESAMPLES: usize = 2000;
 /// How many orders a permutation test tries: p is no less than the inverse.
-const PERMUTATIONS: usize = 10_000;
+const PERMUTATIONS: usize = 5_000;
 
 /// What a set of samples comes to, in their unit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
