@@ -23,11 +23,12 @@ build_load() {
 # build_mote TREE FILE: the release build of that work tree. All trees share a folder for what they have in common, so one
 # is built at a time. A subshell, whose lock ends with it.
 build_mote() (
-    export CARGO_TARGET_DIR=$cache_root/perf-gate-target
-    mkdir -p "$CARGO_TARGET_DIR"
-    exec {lock}>"$CARGO_TARGET_DIR/mote.lock"
+    # shellcheck disable=SC2154 # cache.sh's
+    target=$cache_root/perf-gate-target
+    mkdir -p "$target"
+    exec {lock}>"$target/mote.lock"
     flock "$lock"
-    cd "$1"
-    cargo build --quiet --release --bin mote
-    cp "$CARGO_TARGET_DIR/x86_64-unknown-linux-gnu/release/mote" "$2"
+    cd "$1" || exit
+    CARGO_TARGET_DIR=$target cargo build --quiet --release --bin mote
+    cp "$target/x86_64-unknown-linux-gnu/release/mote" "$2"
 )
