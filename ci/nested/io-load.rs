@@ -24,6 +24,9 @@ const DEPTH: usize = 32;
 const READS: usize = 2048;
 const SEGMENT: usize = 64 << 10;
 const SEGMENTS: usize = 128;
+/// As many before any that counts: until then TCP's windows grow, and with them its segments, by steps that differ from
+/// boot to boot.
+const SEGMENTS_BEFORE: usize = 512;
 const ECHOES: usize = 400;
 const MESSAGE: usize = 64;
 /// The peer's receive buffer. Were it left to Linux, it would grow only where data come faster than the peer reads, which
@@ -57,21 +60,24 @@ fn main() -> Result<(), Failure> {
                 _ => Err(format!("there are no tasks of {group}").into()),
             })
         }
-        _ => Err("usage: io-load DISK ADDRESS GROUPS TIMES | serve ADDRESS SOCKET | run NAME COMMAND...".into()),
+        _ => {
+            Err("usage: io-load DISK ADDRESS GROUPS TIMES | serve ADDRESS SOCKET | run NAME COMMAND..."
+                .into())
+        }
     }
 }
 
 fn disk_tasks(disk: &str, times: usize) -> Result<(), Failure> {
     let disk = OpenOptions::new().read(true).custom_flags(O_DIRECT).open(disk)?;
     let mut reader = Reader::new(disk, 1)?;
-    measure("blk_read_4k_depth1", READS / 4, times, |count| reader.read(count))?;
+    measure("blk_read_4k_depth1", [READS / 4; 2], times, |count| reader.read(count))?;
     let mut reader = Reader::new(reader.file, DEPTH)?;
-    measure("blk_read_4k_depth32", READS, times, |count| reader.read(count))
+    measure("blk_read_4k_depth32", [READS; 2], times, |count| reader.read(count))
 }
 
 fn vsock_tasks(times: usize) -> Result<(), Failure> {
     let mut echo = vsock(HOST_CID, ECHO)?;
-    measure("vsock_rr", ECHOES, times, |count| {
+    measure("vsock_rr", [ECHOES; 2], times, |count| {
         let mut message = [7; MESSAGE];
         (0..count).try_for_each(|_| {
             echo.write_all(&message)?;
@@ -85,14 +91,14 @@ fn net_tasks(address: &str, times: usize) -> Result<(), Failure> {
     let mut sink = TcpStream::connect((address, SINK))?;
     // The end of each run is smaller than a segment: it is not to wait for the peer's delayed acknowledgement.
     sink.set_nodelay(true)?;
-    measure("net_send_64k", SEGMENTS, times, |count| {
+    measure("net_send_64k", [SEGMENTS_BEFORE, SEGMENTS], times, |count| {
         (0..count).try_for_each(|_| sink.write_all(&buffer))?;
         // The peer answers when it has everything.
         sink.write_all(&[1])?;
         sink.read_exact(&mut [0])
     })?;
     let mut source = TcpStream::connect((address, SOURCE))?;
-    measure("net_receive_64k", SEGMENTS, times, |count| {
+    measure("net_receive_64k", [SEGMENTS_BEFORE, SEGMENTS], times, |count| {
         source.write_all(&u32::try_from(count).unwrap_or(0).to_le_bytes())?;
         (0..count).try_for_each(|_| source.read_exact(&mut buffer))
     })
@@ -122,15 +128,14 @@ fn mark_end() {
     unsafe { asm!("nop dword ptr [rax + {}]", const 0x6d6f_7402, options(nomem, nostack, preserves_flags)) };
 }
 
-/// Does `count` operations to warm up, and then, so many `times`, as many between the marks. A first time differs from all
-/// later ones by up to 6 %: windows are small still, and memory is fresh.
+/// Does `before` operations to warm up, and then, so many `times`, `count` of them between the marks.
 fn measure(
     name: &str,
-    count: usize,
+    [before, count]: [usize; 2],
     times: usize,
     mut task: impl FnMut(usize) -> io::Result<()>,
 ) -> Result<(), Failure> {
-    task(count)?;
+    task(before)?;
     for _ in 0..times {
         let begun = Instant::now();
         mark_begin();
