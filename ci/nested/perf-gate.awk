@@ -38,8 +38,7 @@ function judge(name, unit,    base, again, head, change, noise, most, verdict) {
     # A phase by itself is too short for a limit in per cent: it names the culprit, and its sum is judged.
     if (name ~ /:/) verdict = ""
     else if (unit == "KiB") verdict = head > most + 16 ? "worse" : ""
-    # How many segments TCP makes depends on who has the processor first: two runs of one build differ by 2 %.
-    else verdict = head > most * (name ~ /^net_/ ? 1.03 : 1.01) ? "worse" : ""
+    else verdict = head > most * 1.01 ? "worse" : ""
     change = unit == "KiB" ? sprintf("%+d", head - base) : percent(head, base)
     noise = unit == "KiB" ? sprintf("%+d", again - base) : percent(again, base)
     printf format, name, unit, whole(base), whole(head), change, noise, verdict
