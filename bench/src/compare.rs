@@ -1,8 +1,9 @@
 //! Whether one build of mote starts slower than another, by the clock of this machine: `mote-bench compare`, for
 //! `ci/perf-gate --wall`.
 //!
-//! Each round starts both, and the base once more, in random order. Slower is what is both certain and large: by a
-//! permutation test, and by the difference of the medians. The base's two series show what the machine itself adds.
+//! Each round starts both twice, in random order: neither more often than the other, as a start finds the caches warmer
+//! after one of the same program. Slower is what is both certain and large: by a permutation test, and by the difference of
+//! the medians. The base's two series show what the machine itself adds.
 
 use std::path::{Path, PathBuf};
 use std::{error, fs};
@@ -53,24 +54,32 @@ pub fn run(base: &Path, head: &Path, options: &Options) -> Result<Verdict, Box<d
         base.display(),
         head.display()
     );
-    let mut starters = Vec::new();
-    for (name, program) in [(BASE, base), (HEAD, head)] {
-        let copy = beside(&warden, name, program)?;
-        starters.push(Starter::new(subjects::mote_at(copy), &warden)?);
-    }
+    let programs = [(BASE, beside(&warden, BASE, base)?), (HEAD, beside(&warden, HEAD, head)?)];
+    let twice = programs.iter().chain(&programs);
+    let starters = twice.map(|(_, program)| Starter::new(subjects::mote_at(program.clone()), &warden));
+    let mut starters = starters.collect::<Result<Vec<_>, _>>()?;
     let mut random = Rng::with_seed(options.seed);
-    let series = interleave(&mut starters, 0, options.runs, &mut random, &warden);
-    let [base, head, again] = &series[..] else { return Err("two programs have three series".into()) };
-    println!("{}", report(base, head));
-    let noise_pairs = pairs(again.of(READY), base.of(READY));
+    let nobody_again = starters.len();
+    let series = interleave(&mut starters, nobody_again, options.runs, &mut random, &warden);
+    let [base, head, base_again, head_again] = &series[..] else {
+        return Err("two programs, twice, have four series".into());
+    };
+    let both = |first: &Series, again: &Series| [first.of(READY), again.of(READY)].concat();
+    let all = [(BASE, both(base, base_again)), (HEAD, both(head, head_again))];
+    println!("{}", report(&all));
+    let noise_pairs = pairs(base_again.of(READY), base.of(READY));
     println!("{}", noise(BASE, &noise_pairs, &mut random));
-    let pairs = pairs(head.of(READY), base.of(READY));
-    let (verdict, words) = judge(&[base, head, again], &pairs, &mut random);
+    let pairs = pairs(&all[1].1, &all[0].1);
+    let failure = series.iter().find_map(Series::failure);
+    let (verdict, words) = failure.map_or_else(
+        || judge(&pairs, &mut random),
+        |failure| (Verdict::Slower, format!("verdict: a start failed: {}", chain(failure))),
+    );
     println!("{words}");
 
     let files = Files::of(&run, &binaries::results_directory()?);
-    for (subject, series) in [(BASE, base), (HEAD, head)] {
-        files.series(&Samples { subject, metric: READY, unit: UNIT, samples: series.of(READY) }, "")?;
+    for (subject, samples) in &all {
+        files.series(&Samples { subject, metric: READY, unit: UNIT, samples }, "")?;
     }
     let compared = [(HEAD, &pairs), (BASE, &noise_pairs)];
     let compared = compared.map(|(subject, pairs)| Comparison::of(subject, BASE, READY, pairs, &mut random));
@@ -85,22 +94,20 @@ fn beside(warden: &Warden, name: &str, program: &Path) -> Result<PathBuf, String
     Ok(copy)
 }
 
-fn report(base: &Series, head: &Series) -> String {
+fn report(all: &[(&str, Vec<Option<f64>>)]) -> String {
     let heads = ["spawn to READY, ms", "n", "failed", "min", "p50", "p99", "mean"];
-    let row = |(name, series): (&str, &Series)| {
-        let (good, failures) = good(series.of(READY));
+    let row = |(name, samples): &(&str, Vec<Option<f64>>)| {
+        let (good, failures) = good(samples);
         let figures = Summary::of(&good).map(|all| [all.min, all.p50, all.p99, all.mean]);
         let figures = figures.into_iter().flatten().map(|ms| format!("{ms:.3}"));
-        [name.to_owned(), good.len().to_string(), failures.to_string()].into_iter().chain(figures).collect()
+        let head = [(*name).to_owned(), good.len().to_string(), failures.to_string()];
+        head.into_iter().chain(figures).collect()
     };
-    table(&heads, &[(BASE, base), (HEAD, head)].map(row))
+    table(&heads, &all.iter().map(row).collect::<Vec<_>>())
 }
 
 /// The verdict on what `pairs` of head and base took in the same rounds, and the words for it.
-fn judge(all: &[&Series], pairs: &[(f64, f64)], random: &mut Rng) -> (Verdict, String) {
-    if let Some(failure) = all.iter().find_map(|series| series.failure()) {
-        return (Verdict::Slower, format!("verdict: a start failed: {}", chain(failure)));
-    }
+fn judge(pairs: &[(f64, f64)], random: &mut Rng) -> (Verdict, String) {
     let Some(Ratio { ratio, low, high }) = Ratio::of_medians(pairs, random) else {
         return (Verdict::Slower, "verdict: nothing was timed".to_owned());
     };
@@ -128,7 +135,7 @@ mod tests {
     use super::*;
 
     fn judged(pairs: &[(f64, f64)]) -> (Verdict, String) {
-        judge(&[&Series::default()], pairs, &mut Rng::with_seed(1))
+        judge(pairs, &mut Rng::with_seed(1))
     }
 
     fn noisy(factor: f64) -> Vec<(f64, f64)> {

@@ -35,8 +35,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Start two builds of mote up to READY, interleaved. Exit status 3 where the second is slower: p < 0.01 by a permutation
-    /// test, and its median more than 5 % larger. MOTE_BENCH_RUNS (400) and MOTE_BENCH_SEED as for the benches
+    /// Start two builds of mote up to READY, interleaved, each twice a round. Exit status 3 where the second is slower: p < 0.01 by a permutation
+    /// test, and its median more than 5 % larger. MOTE_BENCH_RUNS (300) and MOTE_BENCH_SEED as for the benches
     Compare {
         /// The program to compare with
         base: PathBuf,
@@ -46,7 +46,7 @@ enum Command {
 }
 
 /// Rounds of a comparison, unless MOTE_BENCH_RUNS says otherwise.
-const RUNS: usize = 400;
+const RUNS: usize = 300;
 const SLOWER: u8 = 3;
 
 fn main() -> ExitCode {
