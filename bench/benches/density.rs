@@ -27,6 +27,12 @@ struct Flags {
     /// What cargo says
     #[arg(long, hide = true)]
     bench: bool,
+    /// For the benches that criterion has a part in: `cargo bench -- --save-baseline NAME` gives it to all
+    #[arg(long, hide = true)]
+    save_baseline: Option<String>,
+    /// The same
+    #[arg(long, hide = true)]
+    baseline: Option<String>,
 }
 
 fn main() -> ExitCode {

@@ -23,7 +23,7 @@ const WARM_UPS: usize = 5;
 const LIMIT: Duration = Duration::from_secs(10);
 
 const FIRST_BYTE: &str = "spawn_to_first_byte";
-const READY: &str = "spawn_to_ready";
+pub(crate) const READY: &str = "spawn_to_ready";
 const METRICS: [&str; 2] = [FIRST_BYTE, READY];
 
 /// What is promised of mote's median time to READY: at most so many times this subject's.
@@ -66,7 +66,7 @@ impl Starter {
 
 /// What a subject took, in ms, one entry for each round.
 #[derive(Debug, Default)]
-struct Series {
+pub(crate) struct Series {
     first_byte: Vec<Option<f64>>,
     ready: Vec<Option<f64>>,
     failure: Option<Failure>,
@@ -80,8 +80,13 @@ impl Series {
         self.ready.push(times.map(|times| ms(times.ready)));
     }
 
-    fn of(&self, metric: &str) -> &[Option<f64>] {
+    pub(crate) fn of(&self, metric: &str) -> &[Option<f64>] {
         if metric == READY { &self.ready } else { &self.first_byte }
+    }
+
+    /// Why the last run that failed did so.
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
     }
 }
 
@@ -133,7 +138,7 @@ pub fn run(
 
 /// Times every subject `runs` times, and the one at `twice` as often again: its second series comes last. One that never
 /// gets through a warm-up is given up.
-fn interleave(
+pub(crate) fn interleave(
     starters: &mut [Starter],
     twice: usize,
     runs: usize,
@@ -172,7 +177,7 @@ fn compare<'a>(named: &[(&'a str, &Series)], random: &mut Rng) -> Vec<Comparison
 }
 
 /// The rounds in which both succeeded.
-fn pairs(above: &[Option<f64>], below: &[Option<f64>]) -> Vec<(f64, f64)> {
+pub(crate) fn pairs(above: &[Option<f64>], below: &[Option<f64>]) -> Vec<(f64, f64)> {
     above.iter().zip(below).filter_map(|(above, below)| above.zip(*below)).collect()
 }
 
@@ -227,7 +232,7 @@ fn words(Ratio { ratio, low, high }: Ratio) -> String {
 }
 
 /// The samples of the runs that succeeded, and how many failed.
-fn good(samples: &[Option<f64>]) -> (Vec<f64>, usize) {
+pub(crate) fn good(samples: &[Option<f64>]) -> (Vec<f64>, usize) {
     let good: Vec<f64> = samples.iter().copied().flatten().collect();
     let failures = samples.len() - good.len();
     (good, failures)

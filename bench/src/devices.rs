@@ -34,6 +34,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 const DISK_SIZE: u64 = 128 << 20;
 /// What the floor is called.
 const FLOOR: &str = "floor";
+/// Who is compared with all others, and with itself.
+const MOTE: &str = "mote";
 
 /// What came of one task under one subject, an entry for each round.
 struct Series {
@@ -106,9 +108,11 @@ pub fn run(
     }
     let mut random = Rng::with_seed(options.seed);
     let mut failures = check(&doers, &host, warden);
-    let series = interleave(&doers, &host, options, &mut random, warden);
-    let comparisons = report::compare(&series, &mut random);
+    let (series, again) = interleave(&doers, &host, options, &mut random, warden);
+    let mut comparisons = report::compare(&series, &mut random);
+    comparisons.extend(report::compare_again(&series, &again, &mut random));
     println!("\n{}", report::tables(&series, &comparisons));
+    println!("{}", report::noise(&comparisons));
     failures.extend(series.iter().filter_map(|series| {
         let failure = series.failure.as_ref()?;
         Some(format!("{} under {}: {failure}", series.task.name, series.subject))
@@ -144,42 +148,46 @@ fn check(doers: &[Doer], host: &Host, warden: &Warden) -> Vec<String> {
     failures
 }
 
-/// Every round does each task once under each subject, in an order of its own. One that fails the warm-up is given up.
+/// Every round does each task once under each subject, in an order of its own, and once more under mote: those are the second
+/// series. One that fails the warm-up is given up.
 fn interleave(
     doers: &[Doer],
     host: &Host,
     options: &Options,
     random: &mut Rng,
     warden: &Warden,
-) -> Vec<Series> {
-    let tasks = TASKS.iter().filter(|task| host.has(task.operation));
-    let mut series: Vec<(usize, Series)> = tasks
-        .flat_map(|task| {
-            doers.iter().enumerate().map(move |(index, doer)| {
-                let (subject, times) = (doer.name(), Vec::new());
-                (index, Series { task, subject, times, bytes: 0, notifications: None, failure: None })
-            })
-        })
-        .collect();
-    let mut tasks: Vec<usize> = (0..series.len() / doers.len().max(1)).collect();
-    let mut order: Vec<usize> = (0..doers.len()).collect();
+) -> (Vec<Series>, Vec<Series>) {
+    let twice = doers.iter().position(|doer| doer.name() == MOTE);
+    let turns: Vec<usize> = (0..doers.len()).chain(twice).collect();
+    let mut series = Vec::new();
+    for task in TASKS.iter().filter(|task| host.has(task.operation)) {
+        series.push(turns.iter().map(|&doer| Series::new(task, doers[doer].name())).collect::<Vec<_>>());
+    }
+    let mut tasks: Vec<usize> = (0..series.len()).collect();
+    let mut order: Vec<usize> = (0..turns.len()).collect();
     for round in 0..WARM_UPS + options.runs {
         random.shuffle(&mut tasks);
         for &task in &tasks {
             random.shuffle(&mut order);
-            for &doer in &order {
-                let (doer, series) = &mut series[task * doers.len() + doer];
+            for &turn in &order {
+                let series = &mut series[task][turn];
                 if round < WARM_UPS || series.failure.is_none() || !series.times.is_empty() {
-                    let result = doers[*doer].run(series.task, host, warden, random.u64(..1 << 32));
+                    let seed = random.u64(..1 << 32);
+                    let result = doers[turns[turn]].run(series.task, host, warden, seed);
                     series.push(result, round >= WARM_UPS);
                 }
             }
         }
     }
-    series.into_iter().map(|(_, series)| series).collect()
+    let again = series.iter_mut().filter_map(|all| all.drain(doers.len()..).next()).collect();
+    (series.into_iter().flatten().collect(), again)
 }
 
 impl Series {
+    fn new(task: &'static Task, subject: &'static str) -> Self {
+        Self { task, subject, times: Vec::new(), bytes: 0, notifications: None, failure: None }
+    }
+
     /// A warm-up leaves nothing but its failure.
     fn push(&mut self, result: Result<Figures, String>, counts: bool) {
         let figures = result.map_err(|failure| self.failure = Some(failure)).ok();

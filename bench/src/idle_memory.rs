@@ -9,7 +9,7 @@ use std::{error, fs, thread};
 use crate::binaries;
 use crate::footprint::{Footprint, is_static};
 use crate::options::Options;
-use crate::process::Warden;
+use crate::process::{Machine, Warden};
 use crate::report::{chain, table};
 use crate::results::{Files, Run, Samples};
 use crate::statistics::Summary;
@@ -78,6 +78,48 @@ pub fn run(
     keep(&run, &all)
 }
 
+/// One machine after the other, for comparisons over time.
+pub struct Idlers {
+    subject: Box<dyn Subject>,
+    job: Job,
+    /// It maps the binary all the while, so that the binary's pages count for none of the others.
+    _companion: Machine,
+}
+
+impl Idlers {
+    /// Starts the machine beside which all others are looked at.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn new(subject: Box<dyn Subject>, warden: &Warden) -> Result<Self, Box<dyn error::Error>> {
+        let job = Job::new(Mode::Idle, warden.directory())?;
+        let companion = start(&*subject, &job, warden)?;
+        Ok(Self { subject, job, _companion: companion })
+    }
+
+    /// The subject's name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.subject.name()
+    }
+
+    /// Starts a machine, lets it come to rest, and returns its private memory outside the guest's, in KiB.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn private_kib(&self, warden: &Warden) -> Result<u64, Box<dyn error::Error>> {
+        let machine = start(&*self.subject, &self.job, warden)?;
+        thread::sleep(SETTLE);
+        Ok(Footprint::of(machine.id(), MEMORY_MIB * 1024)?.private_kib)
+    }
+}
+
+fn start(subject: &dyn Subject, job: &Job, warden: &Warden) -> Result<Machine, Box<dyn error::Error>> {
+    let mut machine = warden.spawn(&mut subjects::command(subject, job)?, &job.file("stderr"))?;
+    machine.wait_until_ready(LIMIT)?;
+    Ok(machine)
+}
+
 /// Starts the machines, looks at each, and ends them.
 fn measure(
     subject: &dyn Subject,
@@ -87,10 +129,7 @@ fn measure(
     let job = Job::new(Mode::Idle, warden.directory())?;
     let mut live = Vec::with_capacity(machines);
     for _ in 0..machines {
-        let mut command = subjects::command(subject, &job)?;
-        let mut machine = warden.spawn(&mut command, &job.file("stderr"))?;
-        machine.wait_until_ready(LIMIT)?;
-        live.push(machine);
+        live.push(start(subject, &job, warden)?);
     }
     thread::sleep(SETTLE);
     let footprints = live

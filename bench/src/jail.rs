@@ -13,12 +13,13 @@ use std::{error, fs, io, thread};
 use fastrand::Rng;
 
 use crate::binaries;
+use crate::cold_start::{good, pairs};
 use crate::mounts;
 use crate::options::Options;
 use crate::process::{Failure, Machine, Warden};
 use crate::report::{chain, table};
 use crate::results::{Measurement, Run};
-use crate::statistics::Summary;
+use crate::statistics::{Summary, noise};
 use crate::subjects::{Job, MEMORY_MIB, Mode};
 
 /// Rounds before any that counts.
@@ -272,9 +273,15 @@ fn ms(time: Duration) -> f64 {
 /// All samples of one kind, in ms.
 struct Series {
     kind: Kind,
-    alone: Vec<f64>,
-    at_once: Vec<f64>,
-    failures: usize,
+    /// One for each round; none where it failed.
+    alone: Vec<Option<f64>>,
+    at_once: Vec<Option<f64>>,
+}
+
+impl Series {
+    fn failures(&self) -> usize {
+        self.alone.iter().chain(&self.at_once).filter(|sample| sample.is_none()).count()
+    }
 }
 
 /// Times everything, prints what came of it, and appends it to the results.
@@ -295,13 +302,17 @@ pub fn run(jails: &mut Jails, options: &Options, warden: &Warden) -> Result<(), 
         if mounts > 0 {
             mounts::add(mounts, warden.directory())?;
         }
-        let series = measure(jails, options.runs, &mut random, warden);
+        let (series, again) = measure(jails, options.runs, &mut random, warden);
         println!("\nms to READY, {mounts} mounts added\n{}", report(&series));
+        if let Some(first) = series.iter().find(|series| series.kind == again.kind) {
+            let pairs = pairs(&again.alone, &first.alone);
+            println!("{}", noise(again.kind.name(), &pairs, &mut random));
+        }
         promises(&series).iter().for_each(|line| println!("{line}"));
         let results = binaries::results_directory()?.join("results.jsonl");
-        for Series { kind, alone, failures, .. } in &series {
-            if let Some(summary) = Summary::of(alone) {
-                let (subject, failures) = (kind.name(), *failures);
+        for series in &series {
+            if let Some(summary) = Summary::of(&good(&series.alone).0) {
+                let (subject, failures) = (series.kind.name(), series.failures());
                 run.append(
                     &results,
                     &Measurement { subject, version: "", metric, unit: "ms", failures, summary },
@@ -312,50 +323,55 @@ pub fn run(jails: &mut Jails, options: &Options, warden: &Warden) -> Result<(), 
     Ok(())
 }
 
-fn measure(jails: &mut Jails, runs: usize, random: &mut Rng, warden: &Warden) -> Vec<Series> {
-    let kinds = jails.kinds();
-    let mut all: Vec<Series> = kinds
-        .iter()
-        .map(|&kind| Series { kind, alone: Vec::new(), at_once: Vec::new(), failures: 0 })
-        .collect();
-    let mut order: Vec<usize> = (0..kinds.len()).collect();
+/// All kinds, and the second series of one of them.
+fn measure(jails: &mut Jails, runs: usize, random: &mut Rng, warden: &Warden) -> (Vec<Series>, Series) {
+    let new = |kind| Series { kind, alone: Vec::new(), at_once: Vec::new() };
+    let mut again = new(Kind::MoteJailed);
+    let mut all: Vec<Series> = jails.kinds().into_iter().map(new).collect();
     for round in 0..WARM_UPS + runs + BATCHES {
-        random.shuffle(&mut order);
-        for &index in &order {
-            let Series { kind, alone, at_once, failures } = &mut all[index];
-            let batch = round >= WARM_UPS + runs;
+        let batch = round >= WARM_UPS + runs;
+        let mut turns: Vec<&mut Series> = all.iter_mut().chain((!batch).then_some(&mut again)).collect();
+        random.shuffle(&mut turns);
+        for Series { kind, alone, at_once } in turns {
             let timed = if batch { jails.time_batch(*kind, warden) } else { jails.time_one(*kind, warden) };
-            match timed {
-                Ok(_) if round < WARM_UPS => {}
-                Ok(time) => (if batch { at_once } else { alone }).push(time),
-                Err(failure) => {
-                    *failures += 1;
-                    println!("failed: {}: {}", kind.name(), chain(&failure));
-                }
+            if let Err(failure) = &timed {
+                println!("failed: {}: {}", kind.name(), chain(failure));
+            }
+            if batch {
+                at_once.push(timed.ok());
+            } else if round >= WARM_UPS {
+                alone.push(timed.ok());
             }
         }
     }
-    all
+    (all, again)
 }
 
 fn report(series: &[Series]) -> String {
     let heads = ["subject", "n", "failed", "min", "p50", "p99", "CPU ms a start, 100 at once"];
-    let row = |Series { kind, alone, at_once, failures }: &Series| {
-        let figures = Summary::of(alone).map(|all| [all.min, all.p50, all.p99]);
+    let row = |series: &Series| {
+        let (alone, _) = good(&series.alone);
+        let figures = Summary::of(&alone).map(|all| [all.min, all.p50, all.p99]);
         let figures =
             figures.map_or([const { String::new() }; 3], |figures| figures.map(|ms| format!("{ms:.2}")));
-        let batch = Summary::of(at_once).map(|all| format!("{:.2}", all.p50)).unwrap_or_default();
-        let head = [kind.name().to_owned(), alone.len().to_string(), failures.to_string()];
+        let at_once = Summary::of(&good(&series.at_once).0);
+        let batch = at_once.map(|all| format!("{:.2}", all.p50)).unwrap_or_default();
+        let head = [series.kind.name().to_owned(), alone.len().to_string(), series.failures().to_string()];
         head.into_iter().chain(figures).chain([batch]).collect()
     };
     table(&heads, &series.iter().map(row).collect::<Vec<_>>())
 }
 
 /// What a jail adds, by one kind of samples.
-fn added(series: &[Series], alone: Kind, jailed: Kind, samples: fn(&Series) -> &[f64]) -> Option<f64> {
+fn added(
+    series: &[Series],
+    alone: Kind,
+    jailed: Kind,
+    samples: fn(&Series) -> &[Option<f64>],
+) -> Option<f64> {
     let p50 = |kind| {
         let of_kind = series.iter().find(|series| series.kind == kind)?;
-        Summary::of(samples(of_kind)).map(|summary| summary.p50)
+        Summary::of(&good(samples(of_kind)).0).map(|summary| summary.p50)
     };
     Some(p50(jailed)? - p50(alone)?)
 }
@@ -385,7 +401,7 @@ mod tests {
     use super::*;
 
     fn series(kind: Kind, alone: f64, at_once: f64) -> Series {
-        Series { kind, alone: vec![alone], at_once: vec![at_once], failures: 0 }
+        Series { kind, alone: vec![Some(alone)], at_once: vec![Some(at_once)] }
     }
 
     #[test]

@@ -32,6 +32,7 @@
 
 pub mod binaries;
 pub mod cold_start;
+pub mod compare;
 pub mod containment;
 pub mod density;
 pub mod devices;

@@ -5,6 +5,8 @@ use serde::Serialize;
 
 /// How many times a ratio is computed anew for its confidence interval.
 const RESAMPLES: usize = 2000;
+/// How many orders a permutation test tries: p is no less than the inverse.
+const PERMUTATIONS: usize = 5_000;
 
 /// What a set of samples comes to, in their unit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -69,6 +71,27 @@ impl Ratio {
     }
 }
 
+/// How often chance alone makes the first median of the pairs larger than the second by as much as it is (p, one-sided).
+///
+/// If the two subjects of a pair are alike, it might as well have been the other way round: so each pair is turned round, or
+/// not, at random, many times. Pairs are rounds of an interleaved run, as in [`Ratio::of_medians`].
+#[must_use]
+pub fn permutation(pairs: &[(f64, f64)], random: &mut Rng) -> f64 {
+    if pairs.is_empty() {
+        return 1.0;
+    }
+    let mut turned = pairs.to_vec();
+    let seen = median_difference(pairs);
+    let mut extreme = 1;
+    for _ in 0..PERMUTATIONS {
+        for (turned, &(first, second)) in turned.iter_mut().zip(pairs) {
+            *turned = if random.bool() { (first, second) } else { (second, first) };
+        }
+        extreme += usize::from(median_difference(&turned) >= seen);
+    }
+    extreme as f64 / (PERMUTATIONS + 1) as f64
+}
+
 /// The slope of a straight line through points, with the interval that holds the true one in 95 of 100 cases, as far as
 /// the points lie about the line independently of each other.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -124,12 +147,22 @@ pub fn noise(name: &str, pairs: &[(f64, f64)], random: &mut Rng) -> String {
 }
 
 fn median_ratio(pairs: &[(f64, f64)]) -> f64 {
+    let (first, second) = medians(pairs);
+    first / second
+}
+
+fn median_difference(pairs: &[(f64, f64)]) -> f64 {
+    let (first, second) = medians(pairs);
+    first - second
+}
+
+fn medians(pairs: &[(f64, f64)]) -> (f64, f64) {
     let median = |side: fn(&(f64, f64)) -> f64| {
         let mut sorted: Vec<f64> = pairs.iter().map(side).collect();
         sorted.sort_unstable_by(f64::total_cmp);
         percentile(&sorted, 0.5)
     };
-    median(|pair| pair.0) / median(|pair| pair.1)
+    (median(|pair| pair.0), median(|pair| pair.1))
 }
 
 /// The value below which `share` (0 to 1) of `sorted` lies, interpolated between the two nearest. There must be one.
@@ -203,6 +236,20 @@ mod tests {
     fn students_distribution_is_close() {
         assert!((student(8.0) - 2.306).abs() < 0.01);
         assert!((student(30.0) - 2.042).abs() < 0.001);
+    }
+
+    #[test]
+    fn a_permutation_test_tells_a_shift_from_chance() {
+        let mut random = Rng::with_seed(9);
+        let mut p = |shift: f64| {
+            let pairs: Vec<_> = (0..40).map(|_| (random.f64() + shift, random.f64())).collect();
+            permutation(&pairs, &mut Rng::with_seed(1))
+        };
+        assert!(p(0.5) < 0.001 && p(-0.5) > 0.999);
+        // Alike: p is anything, and seldom small.
+        let small = (0..25).filter(|_| p(0.0) < 0.05).count();
+        assert!(small < 6, "{small} of 25");
+        assert!((permutation(&[], &mut Rng::with_seed(1)) - 1.0).abs() < 1e-9);
     }
 
     #[test]

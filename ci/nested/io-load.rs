@@ -1,7 +1,8 @@
 //! The load of ci/io-cost, in the guest, and the peer that it talks to, on the host.
 //!
-//! In the guest, `io-load DISK ADDRESS` does each task and prints `task NAME OPERATIONS NANOSECONDS` for it. Instructions that
-//! do nothing mark the begin and the end of what is measured, for those who count instructions. On the host,
+//! In the guest, `io-load DISK ADDRESS GROUPS TIMES` does the tasks of `disk`, `vsock` and `net`, as far as GROUPS names
+//! them (`disk,net`), and prints `task NAME OPERATIONS NANOSECONDS` for each, so many times. Instructions that do nothing
+//! mark the begin and the end of what is measured, for those who count instructions. On the host,
 //! `io-load serve ADDRESS SOCKET` swallows and sends streams on TCP, and echoes on a Unix socket, and
 //! `io-load run NAME COMMAND...` makes a task of a whole command.
 
@@ -22,7 +23,10 @@ const PAGE: usize = 4096;
 const DEPTH: usize = 32;
 const READS: usize = 2048;
 const SEGMENT: usize = 64 << 10;
-const SEGMENTS: usize = 256;
+const SEGMENTS: usize = 128;
+/// As many before any that counts: until then TCP's windows grow, and with them its segments, by steps that differ from
+/// boot to boot.
+const SEGMENTS_BEFORE: usize = 512;
 const ECHOES: usize = 400;
 const MESSAGE: usize = 64;
 /// The peer's receive buffer. Were it left to Linux, it would grow only where data come faster than the peer reads, which
@@ -47,43 +51,57 @@ fn main() -> Result<(), Failure> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[1..] {
         ["serve", address, socket] => serve(address, socket),
         ["run", name, program, ref arguments @ ..] => run(name, program, arguments),
-        [disk, address] => work(disk, address),
-        _ => Err("usage: io-load DISK ADDRESS | serve ADDRESS SOCKET | run NAME COMMAND...".into()),
+        [disk, address, groups, times] => {
+            let times = times.parse()?;
+            groups.split(',').try_for_each(|group| match group {
+                "disk" => disk_tasks(disk, times),
+                "vsock" => vsock_tasks(times),
+                "net" => net_tasks(address, times),
+                _ => Err(format!("there are no tasks of {group}").into()),
+            })
+        }
+        _ => {
+            Err("usage: io-load DISK ADDRESS GROUPS TIMES | serve ADDRESS SOCKET | run NAME COMMAND..."
+                .into())
+        }
     }
 }
 
-fn work(disk: &str, address: &str) -> Result<(), Failure> {
+fn disk_tasks(disk: &str, times: usize) -> Result<(), Failure> {
     let disk = OpenOptions::new().read(true).custom_flags(O_DIRECT).open(disk)?;
     let mut reader = Reader::new(disk, 1)?;
-    measure("blk_read_4k_depth1", READS / 4, |count| reader.read(count))?;
+    measure("blk_read_4k_depth1", [READS / 4; 2], times, |count| reader.read(count))?;
     let mut reader = Reader::new(reader.file, DEPTH)?;
-    measure("blk_read_4k_depth32", READS, |count| reader.read(count))?;
+    measure("blk_read_4k_depth32", [READS; 2], times, |count| reader.read(count))
+}
 
+fn vsock_tasks(times: usize) -> Result<(), Failure> {
     let mut echo = vsock(HOST_CID, ECHO)?;
-    measure("vsock_rr", ECHOES, |count| {
+    measure("vsock_rr", [ECHOES; 2], times, |count| {
         let mut message = [7; MESSAGE];
         (0..count).try_for_each(|_| {
             echo.write_all(&message)?;
             echo.read_exact(&mut message)
         })
-    })?;
+    })
+}
 
+fn net_tasks(address: &str, times: usize) -> Result<(), Failure> {
     let mut buffer = vec![7; SEGMENT];
     let mut sink = TcpStream::connect((address, SINK))?;
     // The end of each run is smaller than a segment: it is not to wait for the peer's delayed acknowledgement.
     sink.set_nodelay(true)?;
-    measure("net_send_64k", SEGMENTS, |count| {
+    measure("net_send_64k", [SEGMENTS_BEFORE, SEGMENTS], times, |count| {
         (0..count).try_for_each(|_| sink.write_all(&buffer))?;
         // The peer answers when it has everything.
         sink.write_all(&[1])?;
         sink.read_exact(&mut [0])
     })?;
     let mut source = TcpStream::connect((address, SOURCE))?;
-    measure("net_receive_64k", SEGMENTS, |count| {
+    measure("net_receive_64k", [SEGMENTS_BEFORE, SEGMENTS], times, |count| {
         source.write_all(&u32::try_from(count).unwrap_or(0).to_le_bytes())?;
         (0..count).try_for_each(|_| source.read_exact(&mut buffer))
-    })?;
-    Ok(())
+    })
 }
 
 /// Runs a program once, warmed up by whoever asks; its output and status are this program's.
@@ -110,14 +128,21 @@ fn mark_end() {
     unsafe { asm!("nop dword ptr [rax + {}]", const 0x6d6f_7402, options(nomem, nostack, preserves_flags)) };
 }
 
-/// Does a quarter of `count` operations to warm up, and then all of them, between the marks.
-fn measure(name: &str, count: usize, mut task: impl FnMut(usize) -> io::Result<()>) -> Result<(), Failure> {
-    task(count / 4)?;
-    let begun = Instant::now();
-    mark_begin();
-    task(count)?;
-    mark_end();
-    println!("task {name} {count} {}", begun.elapsed().as_nanos());
+/// Does `before` operations to warm up, and then, so many `times`, `count` of them between the marks.
+fn measure(
+    name: &str,
+    [before, count]: [usize; 2],
+    times: usize,
+    mut task: impl FnMut(usize) -> io::Result<()>,
+) -> Result<(), Failure> {
+    task(before)?;
+    for _ in 0..times {
+        let begun = Instant::now();
+        mark_begin();
+        task(count)?;
+        mark_end();
+        println!("task {name} {count} {}", begun.elapsed().as_nanos());
+    }
     Ok(())
 }
 

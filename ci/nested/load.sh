@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by ci/io-cost and ci/perf-gate: what counts instructions, and what causes them.
+# Sourced by ci/io-cost, ci/perf-gate and ci/perf-planted: what counts instructions, and what causes them.
 
 # build_load DIRECTORY: makes the plugin for QEMU, libinstructions.so, there. Sets $load_files, the options of ci/testbed
 # that take io-load to the nested host, and to its guests as a piece of initramfs.
@@ -19,3 +19,16 @@ build_load() {
     load_files=(--file "$here/io-tasks:/testbed/io-tasks" --file "$into/io-load.cpio:/testbed/io-load.cpio"
         --file "$into/io-load:/usr/bin/io-load")
 }
+
+# build_mote TREE FILE: the release build of that work tree. All trees share a folder for what they have in common, so one
+# is built at a time. A subshell, whose lock ends with it.
+build_mote() (
+    # shellcheck disable=SC2154 # cache.sh's
+    target=$cache_root/perf-gate-target
+    mkdir -p "$target"
+    exec {lock}>"$target/mote.lock"
+    flock "$lock"
+    cd "$1" || exit
+    CARGO_TARGET_DIR=$target cargo build --quiet --release --bin mote
+    cp "$target/x86_64-unknown-linux-gnu/release/mote" "$2"
+)

@@ -4,14 +4,13 @@ use std::error;
 
 use fastrand::Rng;
 
-use super::{FLOOR, Series};
+use super::{FLOOR, MOTE, Series};
 use crate::binaries;
 use crate::report::table;
 use crate::results::{Comparison, Files, Run, Samples};
 use crate::statistics::{Ratio, Summary};
 
 const UNIT: &str = "us/op";
-const MOTE: &str = "mote";
 
 /// What is promised of mote: at most so many times this subject's time for an operation, and why so many.
 const PROMISES: [(&str, &str, f64, &str); 2] = [
@@ -25,18 +24,40 @@ pub(super) fn compare(all: &[Series], random: &mut Rng) -> Vec<Comparison<'stati
     for above in all {
         for below in all.iter().filter(|below| below.task.name == above.task.name) {
             let (subject, relative_to) = (above.subject, below.subject);
-            if subject == relative_to || (relative_to != FLOOR && subject != MOTE) {
-                continue;
-            }
-            let pairs = above.times.iter().zip(&below.times).filter_map(|(above, below)| above.zip(*below));
-            let pairs: Vec<_> = pairs.collect();
-            if let Some(ratio) = Ratio::of_medians(&pairs, random) {
-                let (metric, unit, n) = (above.task.name, "ratio", pairs.len());
-                comparisons.push(Comparison { subject, metric, relative_to, unit, n, ratio });
+            if subject != relative_to && (relative_to == FLOOR || subject == MOTE) {
+                comparisons.extend(of(above, below, random));
             }
         }
     }
     comparisons
+}
+
+/// Mote with itself, for each task: its second series by its first.
+pub(super) fn compare_again(all: &[Series], again: &[Series], random: &mut Rng) -> Vec<Comparison<'static>> {
+    let first = |again: &Series| {
+        all.iter().find(|first| (first.task.name, first.subject) == (again.task.name, again.subject))
+    };
+    again.iter().filter_map(|again| of(again, first(again)?, random)).collect()
+}
+
+fn of(above: &Series, below: &Series, random: &mut Rng) -> Option<Comparison<'static>> {
+    let pairs = above.times.iter().zip(&below.times).filter_map(|(above, below)| above.zip(*below));
+    Comparison::of(above.subject, below.subject, above.task.name, &pairs.collect::<Vec<_>>(), random)
+}
+
+/// How far mote's two series lie apart at most.
+pub(super) fn noise(comparisons: &[Comparison<'_>]) -> String {
+    let off = |it: &Comparison<'_>| (it.ratio.ratio - 1.0).abs();
+    let twice = comparisons.iter().filter(|it| it.subject == it.relative_to);
+    let Some(most) = twice.max_by(|one, other| off(one).total_cmp(&off(other))) else {
+        return format!("noise: unknown: {MOTE} did not run twice");
+    };
+    let Ratio { ratio, low, high } = most.ratio;
+    let [differ, low, high] = [ratio, low, high].map(|ratio| (ratio - 1.0) * 100.0);
+    format!(
+        "noise: {} twice in this run, {} rounds: medians differ most at {}: by {differ:.1} % ({low:.1}..{high:.1})",
+        most.subject, most.n, most.metric
+    )
 }
 
 fn ratio(comparisons: &[Comparison<'_>], metric: &str, subject: &str, relative_to: &str) -> Option<Ratio> {
@@ -132,6 +153,21 @@ impl Series {
 mod tests {
     use super::super::tasks::TASKS;
     use super::*;
+
+    #[test]
+    fn noise_is_the_task_whose_two_series_differ_most() {
+        let all = [series(1, "mote", &[Some(4.0), Some(4.0)]), series(4, "mote", &[Some(2.0), Some(2.0)])];
+        let again = [series(1, "mote", &[Some(4.4), Some(4.4)]), series(4, "mote", &[Some(1.5), Some(1.5)])];
+        let random = &mut Rng::with_seed(1);
+        let mut comparisons = compare(&all, random);
+        assert_eq!(noise(&comparisons), "noise: unknown: mote did not run twice");
+        comparisons.extend(compare_again(&all, &again, random));
+        let expected = "noise: mote twice in this run, 2 rounds: medians differ most at blk_read_128k: \
+                        by -25.0 % (-25.0..-25.0)";
+        assert_eq!(noise(&comparisons), expected);
+        let text = tables(&all, &comparisons);
+        assert!(text.lines().nth(1).unwrap().ends_with("1.100 (1.100..1.100)"), "{text}");
+    }
 
     fn series(task: usize, subject: &'static str, times: &[Option<f64>]) -> Series {
         let times = times.to_vec();

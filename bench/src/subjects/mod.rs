@@ -273,6 +273,12 @@ pub fn gather(options: &Options) -> Result<Subjects, BuildError> {
     Ok(subjects)
 }
 
+/// The mote at this path.
+#[must_use]
+pub fn mote_at(executable: PathBuf) -> Box<dyn Subject> {
+    Box::new(mote::Mote(executable))
+}
+
 /// Adds mote with devices that its guest does not use, if it is wanted: `machines` of them may live at once. What they need is made in `directory`, and in a
 /// network namespace of this thread's.
 ///
