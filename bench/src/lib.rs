@@ -43,6 +43,7 @@ pub mod jail;
 mod mounts;
 pub mod options;
 pub mod page;
+pub mod phases;
 pub mod process;
 pub mod processes;
 pub mod report;

@@ -1,8 +1,9 @@
 //! `mote-bench report`: what the last run of each bench has left in `target/bench`, for people or for other programs.
 
+use std::error::Error;
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use bench::binaries::results_directory;
@@ -31,12 +32,27 @@ enum Command {
         /// Write to this file instead of stdout
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// What earlier commits came to [default: bench/history.jsonl of the sources]
+        #[arg(long, value_name = "FILE")]
+        history: Option<PathBuf>,
+    },
+    /// Keep what the last runs found of their commit: one line, to be committed
+    Record {
+        /// Read the files *.jsonl of this directory [default: target/bench]
+        #[arg(long, value_name = "DIRECTORY")]
+        results: Option<PathBuf>,
+        /// Add the line to this file [default: bench/history.jsonl of the sources]
+        #[arg(long, value_name = "FILE")]
+        history: Option<PathBuf>,
     },
 }
 
 fn main() -> ExitCode {
-    let Command::Report { format, results, output } = Flags::parse().command;
-    match report(format, results, output) {
+    let outcome = match Flags::parse().command {
+        Command::Report { format, results, output, history } => report(format, results, output, history),
+        Command::Record { results, history } => record(results, history),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mote-bench: {}", chain(&*error));
@@ -49,9 +65,11 @@ fn report(
     format: Format,
     results: Option<PathBuf>,
     output: Option<PathBuf>,
-) -> Result<(), Box<dyn std::error::Error>> {
+    history: Option<PathBuf>,
+) -> Result<(), Box<dyn Error>> {
     let directory = results.map_or_else(results_directory, Ok)?;
-    let text = page::render(&page::load(&directory)?, format)?;
+    let history = page::history::read(&history.unwrap_or_else(history_file))?;
+    let text = page::render(&page::load(&directory)?.with_history(history), format)?;
     match output {
         Some(file) => fs::write(&file, text).map_err(|error| {
             io::Error::new(error.kind(), format!("{} could not be written: {error}", file.display()))
@@ -59,4 +77,19 @@ fn report(
         None => io::stdout().write_all(text.as_bytes())?,
     }
     Ok(())
+}
+
+fn record(results: Option<PathBuf>, history: Option<PathBuf>) -> Result<(), Box<dyn Error>> {
+    let directory = results.map_or_else(results_directory, Ok)?;
+    let file = history.unwrap_or_else(history_file);
+    let (commit, others) = page::history::record(&page::load(&directory)?, &file)?;
+    println!("{commit}: its line is in {}", file.display());
+    for bench in others {
+        println!("left out: {bench}: its last run was of another commit, or interrupted");
+    }
+    Ok(())
+}
+
+fn history_file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("history.jsonl")
 }

@@ -31,9 +31,9 @@ fn results() -> Results {
 #[test]
 fn only_the_last_run_of_each_bench_counts() {
     let results = results();
-    assert_eq!(results.0.keys().collect::<Vec<_>>(), ["cold_start", "density"]);
-    assert!(results.0.values().flatten().all(|line| line.commit == "new"));
-    assert_eq!(results.0["cold_start"].len(), 4);
+    assert_eq!(results.benches.keys().collect::<Vec<_>>(), ["cold_start", "density"]);
+    assert!(results.benches.values().flatten().all(|line| line.commit == "new"));
+    assert_eq!(results.benches["cold_start"].len(), 4);
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn csv_is_quoted() {
 #[test]
 fn json_is_what_was_read() {
     let lines: Vec<Line> = serde_json::from_str(&render(&results(), Format::Json).unwrap()).unwrap();
-    assert_eq!(lines.iter().collect::<Vec<_>>(), results().0.values().flatten().collect::<Vec<_>>());
+    assert_eq!(lines.iter().collect::<Vec<_>>(), results().benches.values().flatten().collect::<Vec<_>>());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Line, Results};
+use super::{Line, Results, history, isolation};
 
 /// A table of one metric: heads, and a row for each subject.
 pub(super) struct Table {
@@ -75,27 +75,46 @@ pub(super) fn provenance(lines: &[Line]) -> String {
     };
     let [cpu, cpus, kernel, kvm] = ["cpu", "cpus", "kernel", "kvm"].map(host);
     let [thp, load, scheduling] = ["thp", "load", "scheduling"].map(host);
+    let partial = if lines.iter().any(|line| line.partial) { "interrupted, so partial; " } else { "" };
     format!(
-        "commit {}, began at {} s since 1970, seed {}; {cpus} CPUs, {cpu}; Linux {kernel}, {kvm}, huge pages {thp}, load {load}, scheduling {scheduling}",
+        "{partial}commit {}, began at {} s since 1970, seed {}; {cpus} CPUs, {cpu}; Linux {kernel}, {kvm}, huge pages {thp}, load {load}, scheduling {scheduling}",
         line.commit, line.started, line.seed
     )
 }
 
 pub(super) fn markdown(results: &Results) -> String {
     let mut text = String::from("# What mote's benches found\n");
-    let row = |cells: &[String]| {
-        let cells: Vec<_> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
-        format!("| {} |\n", cells.join(" | "))
-    };
-    for (bench, lines) in &results.0 {
+    for (bench, lines) in &results.benches {
         text.push_str(&format!("\n## {bench}\n\n`cargo bench --bench {bench}`: {}\n", provenance(lines)));
+        if let Some((heads, rows)) = isolation::table(lines) {
+            text.push_str(&format!("\n{}", markdown_table(&heads, &rows)));
+        }
         for table in tables(lines) {
             text.push_str(&format!("\n### {}, {}\n\n", table.metric, table.unit));
-            text.push_str(&row(&HEADS.map(str::to_owned)));
-            text.push_str(&format!("|---{}\n", "|---:".repeat(HEADS.len() - 1) + "|"));
-            table.rows.iter().for_each(|cells| text.push_str(&row(cells)));
+            text.push_str(&markdown_table(&HEADS, &table.rows));
+        }
+        for line in lines {
+            if let Some(reason) = &line.reason {
+                text.push_str(&format!("\nAbsent: {}: {reason}\n", line.subject));
+            }
         }
     }
+    if !results.history.is_empty() {
+        let (heads, rows) = history::table(&results.history);
+        let heads: Vec<&str> = heads.iter().map(|head| &**head).collect();
+        text.push_str(&format!("\n## history\n\n{}", markdown_table(&heads, &rows)));
+    }
+    text
+}
+
+fn markdown_table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let row = |cells: &mut dyn Iterator<Item = &str>| {
+        let cells: Vec<_> = cells.map(|cell| cell.replace('|', "\\|")).collect();
+        format!("| {} |\n", cells.join(" | "))
+    };
+    let mut text = row(&mut heads.iter().copied());
+    text.push_str(&format!("|---{}\n", "|---:".repeat(heads.len() - 1) + "|"));
+    rows.iter().for_each(|cells| text.push_str(&row(&mut cells.iter().map(|cell| &**cell))));
     text
 }
 
@@ -104,7 +123,7 @@ pub(super) fn csv(results: &Results) -> String {
     let mut text = String::from(
         "bench,started,seed,commit,subject,version,metric,unit,relative_to,n,failures,min,p50,p99,mean,ratio,slope,low,high\n",
     );
-    for line in results.0.values().flatten().filter(|line| line.samples.is_none()) {
+    for line in results.benches.values().flatten().filter(|line| line.samples.is_none() && line.reason.is_none() && line.shares.is_none()) {
         let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
         let count = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
         let cells = [
