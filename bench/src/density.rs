@@ -5,7 +5,6 @@
 //! figures show. Then every machine must answer a line: one that does not is not alive. Then starts are timed, several
 //! at a time, all kept alive, subjects interleaved.
 
-mod host;
 mod rate;
 mod report;
 
@@ -15,6 +14,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 
 use crate::binaries;
+use crate::headroom;
 use crate::options::Options;
 use crate::process::{Failure, Machine, Warden};
 use crate::report::chain;
@@ -65,8 +65,8 @@ pub fn run(
     options: &Options,
     warden: &Warden,
 ) -> Result<(), Box<dyn error::Error>> {
-    host::prefer_as_victim();
-    let at_most = limits.at_most.min(host::raise_descriptor_limit());
+    headroom::prefer_as_victim();
+    let at_most = limits.at_most.min(headroom::raise_descriptor_limit());
     let limits = Limits { at_most, ..limits };
     let run = Run::begin("density", options.seed, binaries::commit());
     println!(
@@ -95,7 +95,7 @@ pub fn run(
     for line in report::promises(&comparisons) {
         println!("{line}");
     }
-    report::keep(&run, &present, &fillings, &rates, &comparisons)
+    report::keep(&run, &present, &absent, &fillings, &rates, &comparisons)
 }
 
 /// What the machines do: those that can listen wait for lines.
@@ -112,14 +112,14 @@ fn fill(subject: &dyn Subject, limits: Limits, warden: &Warden) -> Result<Fillin
         if machines.len() == limits.at_most {
             break format!("at most {}", limits.at_most);
         }
-        if host::available_kib()? < limits.margin_mib * 1024 {
+        if headroom::available_kib()? < limits.margin_mib * 1024 {
             break format!("less than {} MiB free", limits.margin_mib);
         }
         match start(subject, &job, warden) {
             Ok(machine) => machines.push(machine),
             Err(failure) => break format!("the next did not start: {}", chain(&failure)),
         }
-        available.push(host::available_kib()?);
+        available.push(headroom::available_kib()?);
     };
     let answered = subject.listens().then(|| answers(&mut machines));
     let points: Vec<_> = available.iter().enumerate().map(|(n, &kib)| (n as f64, -(kib as f64))).collect();

@@ -10,7 +10,9 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::host::Host;
+use crate::progress;
 use crate::statistics::{Ratio, Slope, Summary};
+use crate::subjects::{Absent, Boundary};
 
 /// Results could not be kept.
 #[derive(Debug, Error)]
@@ -104,6 +106,23 @@ impl<'a> Comparison<'a> {
     }
 }
 
+/// A subject that was not there, and why.
+#[derive(Clone, Debug, Serialize)]
+struct Missing<'a> {
+    subject: &'a str,
+    metric: &'static str,
+    reason: &'a str,
+}
+
+/// What lies between a subject's job and its host.
+#[derive(Clone, Debug, Serialize)]
+struct Between<'a> {
+    subject: &'a str,
+    metric: &'static str,
+    #[serde(flatten)]
+    boundary: Boundary,
+}
+
 /// The samples themselves, in the order in which they were taken.
 #[derive(Clone, Debug, Serialize)]
 pub struct Samples<'a> {
@@ -146,8 +165,12 @@ impl Run {
             result: &'a R,
             #[serde(flatten)]
             run: &'a Run,
+            /// Fewer rounds than were wanted: somebody pressed Ctrl-C.
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            partial: bool,
         }
-        Ok(serde_json::to_string(&Line { result, run: self })? + "\n")
+        let partial = progress::is_interrupted();
+        Ok(serde_json::to_string(&Line { result, run: self, partial })? + "\n")
     }
 }
 
@@ -172,6 +195,23 @@ impl<'a> Files<'a> {
     /// When a file cannot be written.
     pub fn result(&self, result: &impl Serialize) -> Result<(), ResultsError> {
         self.run.append(&self.results, result)
+    }
+
+    /// Appends who was absent.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn absent(&self, absent: &[Absent]) -> Result<(), ResultsError> {
+        let missing = |it: &Absent| self.result(&Missing { subject: it.name, metric: "absent", reason: &it.reason });
+        absent.iter().try_for_each(missing)
+    }
+
+    /// Appends what a subject shares with its host, and what a job in it cannot do.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn boundary(&self, subject: &str, boundary: Boundary) -> Result<(), ResultsError> {
+        self.result(&Between { subject, metric: "boundary", boundary })
     }
 
     /// Appends all samples of a series, those of runs that failed included.
@@ -270,6 +310,19 @@ mod tests {
             (&line["relative_to"], &line["ratio"], &line["low"]),
             (&json!("floor"), &json!(1.1), &json!(1.0))
         );
+    }
+
+    #[test]
+    fn who_was_absent_is_kept_with_the_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = run();
+        let files = Files::of(&run, directory.path());
+        files.absent(&[Absent { name: "crun", reason: "it is not on PATH".into() }]).unwrap();
+        files.boundary("mote", Boundary::MACHINE).unwrap();
+        let text = fs::read_to_string(directory.path().join("results.jsonl")).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((&lines[0]["subject"], &lines[0]["reason"]), (&json!("crun"), &json!("it is not on PATH")));
+        assert_eq!(lines[1]["shares"], json!(Boundary::MACHINE.shares));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use fastrand::Rng;
 
-use super::{AT_A_TIME, BATCH, LIMIT, Limits, Rates, host, job};
+use super::{AT_A_TIME, BATCH, LIMIT, Limits, Rates, job};
+use crate::headroom;
 use crate::process::{Failure, Machine, Warden};
 use crate::report::chain;
 use crate::rounds::schedule;
@@ -26,7 +27,7 @@ pub(super) fn measure(
     let machines = BATCH.min(limits.at_most);
     for turn in schedule(&vec![runs; subjects.len() * AT_A_TIME.len()], random).into_iter().flatten() {
         let (subject, level) = (turn / AT_A_TIME.len(), turn % AT_A_TIME.len());
-        if host::available_kib().map_err(Failure::Prepare)? < limits.margin_mib * 1024 {
+        if headroom::available_kib().map_err(Failure::Prepare)? < limits.margin_mib * 1024 {
             failures.push(format!("{}: less than {} MiB free", subjects[subject].name(), limits.margin_mib));
             rates[subject][level].push(None);
             continue;

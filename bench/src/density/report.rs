@@ -9,7 +9,7 @@ use crate::binaries;
 use crate::report::table;
 use crate::results::{Comparison, Estimate, Files, Measurement, Run, Samples};
 use crate::statistics::Summary;
-use crate::subjects::Subject;
+use crate::subjects::{Absent, Subject};
 
 /// What is promised of mote's rate: at least so many times the floor's.
 const PROMISE: f64 = 0.7;
@@ -89,6 +89,7 @@ fn summary(samples: &[Option<f64>]) -> Option<Summary> {
 pub(super) fn keep(
     run: &Run,
     subjects: &[Box<dyn Subject>],
+    absent: &[Absent],
     fillings: &[Filling],
     rates: &[Rates],
     comparisons: &[Comparison<'_>],
@@ -112,6 +113,7 @@ pub(super) fn keep(
             files.series(&Samples { subject, metric, unit, samples: values }, version)?;
         }
     }
+    files.absent(absent)?;
     Ok(files.finish(comparisons)?)
 }
 

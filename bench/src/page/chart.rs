@@ -1,17 +1,16 @@
 //! Lines in a frame, as SVG. Colours come from the page's style sheet, by number.
 
 use super::html::escape;
-use super::text::figure;
 
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 320.0;
 /// Room for the labels of the axes.
 const LEFT: f64 = 52.0;
 const BOTTOM: f64 = 50.0;
-const MARGIN: f64 = 14.0;
+const MARGIN: f64 = 22.0;
 /// How many colours there are.
 pub(super) const COLOURS: usize = 8;
-/// Marks on an axis, more or less.
+/// Marks on an axis, more or less; where there are fewer values than that, each has its own.
 const MARKS: f64 = 5.0;
 
 /// What is drawn.
@@ -40,7 +39,7 @@ impl Chart<'_> {
         let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title}\">");
         let (bottom, end) = (HEIGHT - BOTTOM, WIDTH - MARGIN);
         for at in self.along(left, right) {
-            let label = if self.names.is_empty() { figure(at) } else { self.name(at) };
+            let label = if self.names.is_empty() { mark(at) } else { self.name(at) };
             svg.push_str(&format!(
                 "<path class=\"grid\" d=\"M{0:.1} {MARGIN}V{bottom}\"/>\
                  <text x=\"{0:.1}\" y=\"{1:.1}\" text-anchor=\"middle\">{2}</text>",
@@ -56,7 +55,7 @@ impl Chart<'_> {
                 y(at),
                 LEFT - 6.0,
                 y(at) + 4.0,
-                figure(at)
+                mark(at)
             ));
         }
         for (number, (_, points)) in self.lines.iter().enumerate() {
@@ -90,6 +89,10 @@ impl Chart<'_> {
 
     /// The marks of x.
     fn along(&self, left: f64, right: f64) -> Vec<f64> {
+        let values = self.values();
+        if values.len() as f64 <= MARKS {
+            return values;
+        }
         if !self.logarithmic {
             return marks(left, right, false);
         }
@@ -98,6 +101,15 @@ impl Chart<'_> {
         let steps: &[f64] = if right - left < 7.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
         let all = decades.flat_map(|power| steps.iter().map(move |step| step * 10_f64.powi(power)));
         all.filter(|at| (least..=greatest).contains(at)).collect()
+    }
+
+    /// All that is drawn at, once each.
+    fn values(&self) -> Vec<f64> {
+        let mut values: Vec<f64> =
+            self.lines.iter().flat_map(|(_, points)| points).map(|point| point.0).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        values.dedup();
+        values
     }
 
     fn name(&self, at: f64) -> String {
@@ -118,6 +130,11 @@ pub(super) fn legend<'a>(names: impl Iterator<Item = &'a str>) -> String {
 /// A colour, and if they have all been used, a way to draw.
 pub(super) fn class(number: usize) -> String {
     format!("c{}{}", number % COLOURS, if number >= COLOURS { " dashed" } else { "" })
+}
+
+/// A round number, with no more digits than it has.
+fn mark(value: f64) -> String {
+    format!("{}", (value * 1e6).round() / 1e6)
 }
 
 /// Round numbers between two; with `beyond`, up to the first that is not below the greater.
@@ -154,13 +171,16 @@ mod tests {
         assert_eq!(marks(0.0, 1.0, true), [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]);
         assert_eq!(marks(0.0, 1030.0, true), [0.0, 500.0, 1000.0, 1500.0]);
         assert_eq!(marks(3.0, 17.0, false), [5.0, 10.0, 15.0]);
-        assert_eq!(chart(true, &[]).along(1.5_f64.ln(), 25_f64.ln()), [2.0, 5.0, 10.0, 20.0]);
+        let [few, many] = [4_u8, 30].map(|count| chart(true, &[1, 2, 4, 8, 9, 10].map(|at| (f64::from(at.min(count)), 0.0))));
+        assert_eq!(many.along(1.5_f64.ln(), 25_f64.ln()), [2.0, 5.0, 10.0, 20.0]);
+        assert_eq!(few.along(0.0, 1.0), [1.0, 2.0, 4.0]);
+        assert_eq!([0.2 + 0.1, 1500.0].map(mark), ["0.3", "1500"]);
     }
 
     #[test]
     fn a_line_stays_within_its_frame() {
         let svg = chart(true, &[(1.0, 0.5), (100.0, 1.0)]).svg().unwrap();
-        assert!(svg.contains("class=\"line c0\" d=\"M52.0 142.0L466.0 14.0\""), "{svg}");
+        assert!(svg.contains("class=\"line c0\" d=\"M52.0 146.0L458.0 22.0\""), "{svg}");
         assert_eq!(svg.matches("<circle").count(), 2);
     }
 

@@ -39,8 +39,8 @@ fn only_the_last_run_of_each_bench_counts() {
 #[test]
 fn markdown_has_a_table_for_each_metric() {
     let text = render(&results(), Format::Markdown).unwrap();
-    assert!(text.contains("| floor | 2 | 0 | 1.00 | 2.00 | 3.00 |  | 1.12 (1.10..1.20) |\n"), "{text}");
-    assert!(text.contains("| mote | 60 |  |  |  |  | 927 (889..965) |  |\n"), "{text}");
+    assert!(text.contains("| floor | 2.00 | 3.00 | 1.00 |  | 1.12 (1.10..1.20) | 2 | 0 |\n"), "{text}");
+    assert!(text.contains("| mote |  |  |  | 927 (889..965) |  | 60 |  |\n"), "{text}");
     assert!(text.contains("### memory_per_machine, KiB\n"), "{text}");
 }
 
@@ -72,6 +72,11 @@ fn a_page_stands_alone_and_escapes_what_it_was_told() {
     );
     assert_eq!(page.matches("<figure>").count(), 2, "starts and memory");
     assert!(page.contains("<pre>2.5 failed 1.5</pre>"));
+    let figures = page.split("<figure>").skip(1).map(|rest| rest.split("</figure>").next().unwrap());
+    for figure in figures {
+        assert!(figure.contains("<summary>Data and command</summary>"), "{figure}");
+        assert!(figure.contains("cargo bench --bench"), "{figure}");
+    }
     assert!(page.contains("prefers-color-scheme: dark") && page.contains("width=device-width"));
 }
 

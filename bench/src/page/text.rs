@@ -11,7 +11,7 @@ pub(super) struct Table {
     pub(super) rows: Vec<Vec<String>>,
 }
 
-pub(super) const HEADS: [&str; 8] = ["subject", "n", "failed", "min", "p50", "p99", "interval", "mote / it"];
+pub(super) const HEADS: [&str; 8] = ["subject", "p50", "p99", "min", "slope", "mote / it", "n", "failed"];
 
 /// The tables of a run, in the order in which its metrics were written.
 pub(super) fn tables(lines: &[Line]) -> Vec<Table> {
@@ -33,13 +33,13 @@ pub(super) fn tables(lines: &[Line]) -> Vec<Table> {
         let compared = (line.subject != "mote").then(|| ratio(&line.metric, "mote", &line.subject)).flatten();
         rows.entry(&line.metric).or_default().push(vec![
             line.subject.clone(),
-            count(line.n),
-            count(line.failures),
-            number(line.min),
             number(line.p50),
             number(line.p99),
+            number(line.min),
             slope,
             compared.unwrap_or_default(),
+            count(line.n),
+            count(line.failures),
         ]);
     }
     let table = |(metric, unit): (&str, &str)| Table {
@@ -77,9 +77,27 @@ pub(super) fn provenance(lines: &[Line]) -> String {
     let [thp, load, scheduling] = ["thp", "load", "scheduling"].map(host);
     let partial = if lines.iter().any(|line| line.partial) { "interrupted, so partial; " } else { "" };
     format!(
-        "{partial}commit {}, began at {} s since 1970, seed {}; {cpus} CPUs, {cpu}; Linux {kernel}, {kvm}, huge pages {thp}, load {load}, scheduling {scheduling}",
-        line.commit, line.started, line.seed
+        "{partial}commit {}, {}, seed {}; {cpus} CPUs, {cpu}; Linux {kernel}, {kvm}, huge pages {thp}, load {load}, scheduling {scheduling}",
+        line.commit,
+        date(line.started),
+        line.seed
     )
+}
+
+/// A time in seconds since 1970 as date and time of day.
+///
+/// Counted from March of the year 0, a year's leap day is its last, and so needs no exception (H. Hinnant, "chrono-Compatible
+/// Low-Level Date Algorithms").
+fn date(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = era * 400 + year + next;
+    format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", second / 3600, second / 60 % 60)
 }
 
 pub(super) fn markdown(results: &Results) -> String {
@@ -158,5 +176,18 @@ fn quoted(cell: &str) -> String {
         format!("\"{}\"", cell.replace('"', "\"\""))
     } else {
         cell.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(date(0), "1970-01-01 00:00 UTC");
+        assert_eq!(date(951_782_399), "2000-02-28 23:59 UTC");
+        assert_eq!(date(951_782_400), "2000-02-29 00:00 UTC");
+        assert_eq!(date(1_795_660_793), "2026-11-26 02:39 UTC");
     }
 }

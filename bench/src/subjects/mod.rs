@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde::Serialize;
+
 use crate::binaries::{self, BuildError};
 use crate::options::Options;
 
@@ -22,9 +24,13 @@ mod process;
 mod qemu;
 mod qemu_q35;
 #[cfg(test)]
+mod shell;
+#[cfg(test)]
 mod tests;
 
 pub use job::{Devices, GUEST_CID, Job, Mode};
+#[cfg(test)]
+pub(crate) use shell::Shell;
 
 /// The memory of every machine, in MiB.
 pub const MEMORY_MIB: u64 = 128;
@@ -80,7 +86,7 @@ pub trait Subject {
 }
 
 /// What isolation means here, in words.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub struct Boundary {
     /// What of the host the job uses together with all others.
     pub shares: &'static str,
