@@ -35,6 +35,7 @@ pub mod cold_start;
 pub mod containment;
 pub mod density;
 pub mod devices;
+mod exits;
 pub mod footprint;
 mod headroom;
 pub mod host;

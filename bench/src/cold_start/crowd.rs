@@ -249,7 +249,7 @@ mod tests {
         assert_eq!((&*series.metric, series.samples.len()), ("spawn_to_ready_of_3", 6));
         assert_eq!(series.samples.iter().flatten().count(), 3);
         assert_eq!(crowds.notes.len(), 3);
-        assert!(crowds.notes[0].contains("shell, 3 at once: the first output is not READY"), "{:?}", crowds.notes);
+        assert!(crowds.notes[0].contains("shell, 3 at once: it did not say what it should"), "{:?}", crowds.notes);
     }
 
     #[test]
