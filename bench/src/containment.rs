@@ -26,7 +26,6 @@ const FIRST_PROCESS: [&str; 3] = ["/bin/sh", "-c", "\"$0\" \"$@\"; exit $?"];
 pub fn contain() -> Result<PathBuf, String> {
     if env::var_os(INSIDE).is_some() {
         hide_hybrid_cgroups();
-        mount_counters();
         return mount_files();
     }
     let probe = unshare().arg("true").stdin(Stdio::null()).output();
@@ -75,16 +74,6 @@ fn hide_hybrid_cgroups() {
     // Where it is not mounted there is nothing to hide.
     let _absent = Command::new("umount")
         .arg("/sys/fs/cgroup/unified")
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-}
-
-/// Makes KVM's counters readable, in this mount namespace only.
-fn mount_counters() {
-    // Where there is no debugfs nothing is counted.
-    let _absent = Command::new("mount")
-        .args(["-t", "debugfs", "mote-bench", "/sys/kernel/debug"])
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .status();

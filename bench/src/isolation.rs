@@ -15,7 +15,7 @@ use std::{error, fs, io};
 use fastrand::Rng;
 
 use crate::binaries;
-use crate::exits::Counters;
+use crate::exits::Counter;
 use crate::options::Options;
 use crate::process::{Failure, Warden};
 use crate::progress;
@@ -64,13 +64,13 @@ pub fn run(
     let mut random = Rng::with_seed(options.seed);
     let mut all: Vec<Findings> = contenders.iter().map(|one| Findings::new(&*one.subject)).collect();
     let again = time_starts(&contenders, &mut all, options.runs, &mut random)?;
-    let counters = Counters::find();
+    let counter = Counter::find();
     let whose = contenders.iter().zip(&mut all).collect();
     for (contender, findings) in progress::over("look at each", whose) {
         if findings.works() {
             tasks::look(contender, findings);
-            if let Some(counters) = &counters {
-                tasks::count_exits(contender, counters, findings);
+            if let Some(counter) = &counter {
+                tasks::count_exits(contender, counter, findings);
             }
             if contender.subject.listens() {
                 tasks::ask(contender, findings);
@@ -81,6 +81,9 @@ pub fn run(
     tasks::read(&contenders, &mut all, &mut random);
     let comparisons = report::compare(&all, again.as_ref(), &mut random);
     println!("\n{}", report::text(&all, &comparisons, again.as_ref(), &mut random));
+    if counter.is_none() {
+        println!("left out: exits: strace is not on PATH");
+    }
     for Absent { name, reason } in &absent {
         println!("absent: {name}: {reason}");
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::exits::{self, Counter};
 use crate::process::{Failure, Machine, Warden};
 use crate::processes::{self, Memory};
 use crate::subjects::{self, Devices, Job, Mode, Subject};
@@ -84,6 +85,17 @@ impl<'a> Contender<'a> {
         let mut machine = self.stock.warden.spawn_to_ask(&mut command, &job.file("stderr"))?;
         let ready = machine.wait_until_ready(self.limit())?.ready;
         Ok((Instance::Own { machine, ready }, ready))
+    }
+
+    /// How often its guest leaves for the VMM, from its start to its end.
+    pub(super) fn exits(&self, job: &Job, counter: &Counter) -> Result<usize, Failure> {
+        let command = subjects::command(&*self.subject, job).map_err(Failure::Prepare)?;
+        let trace = job.file("trace");
+        let mut watched = counter.watch(&command, &trace);
+        let mut machine = self.stock.warden.spawn_to_ask(&mut watched, &job.file("stderr"))?;
+        let ready = machine.wait_until_ready(SLOW_LIMIT)?.ready;
+        Instance::Own { machine, ready }.let_end();
+        exits::count(&trace).map_err(Failure::Read)
     }
 
     /// What the process holds that holds all instances, if there is such a process.

@@ -41,7 +41,7 @@ impl Metric {
             Self::Compute => ("compute", "ms"),
             Self::Rate => ("starts_per_second", "1/s"),
             Self::Read => ("read_64_mib", "ms"),
-            Self::Exits => ("exits_to_ready", "1"),
+            Self::Exits => ("exits_of_start", "1"),
             Self::ReadExits => ("exits_to_read", "1"),
         }
     }
@@ -118,7 +118,8 @@ impl Findings {
     }
 
     fn figure(&self, metric: Metric, of: fn(Summary) -> f64) -> String {
-        self.summary(metric).map(|it| format!("{:.0}", of(it))).unwrap_or_default()
+        let words = |value: f64| if value < 10.0 { format!("{value:.1}") } else { format!("{value:.0}") };
+        self.summary(metric).map(|it| words(of(it))).unwrap_or_default()
     }
 
     /// Whether it has answered a line.
@@ -232,7 +233,7 @@ fn work(all: &[Findings]) -> String {
         "p99",
         "compute ms: p50",
         "read ms: p50",
-        "exits to READY",
+        "exits of a start",
         "exits to read",
     ];
     let row = |findings: &Findings| {

@@ -1,14 +1,14 @@
 //! What each subject is looked at for, and what its jobs are timed at, after its starts.
 
+use std::thread;
 use std::time::Instant;
-use std::{iter, thread};
 
 use fastrand::Rng;
 
 use super::contender::{Contender, Instance};
 use super::report::{Findings, Metric};
 use super::{LIVE, SETTLE, SLOW_LIVE};
-use crate::exits::Counters;
+use crate::exits::Counter;
 use crate::headroom;
 use crate::process::Failure;
 use crate::progress;
@@ -25,7 +25,7 @@ const STEPS: u64 = 50_000_000;
 const COMPUTATIONS: usize = 10;
 /// How often each reads.
 const READINGS: usize = 5;
-/// How often exits are counted: other VMs may come and go meanwhile.
+/// How often exits are counted.
 const COUNTS: usize = 3;
 
 /// Starts a few, which wait, and looks at what they hold and have cost.
@@ -74,23 +74,14 @@ fn look_at(contender: &Contender<'_>, live: usize, findings: &mut Findings) -> R
     Ok(())
 }
 
-/// Counts how often a machine has left its guest by the time that this is ready. Only machines do, and only some hosts tell.
-pub(super) fn count_exits(contender: &Contender<'_>, counters: &Counters, findings: &mut Findings) {
+/// Counts how often a machine has left its guest for its VMM, from its start to its end.
+pub(super) fn count_exits(contender: &Contender<'_>, counter: &Counter, findings: &mut Findings) {
     if contender.subject.boundary() != Boundary::MACHINE {
         return;
     }
-    let count = || -> Result<Option<u64>, Failure> {
-        let job = contender.job(Mode::Idle.word())?;
-        let before = counters.machines();
-        let (instance, _) = contender.start(&job)?;
-        let counted = counters.of_others_than(&before);
-        drop(instance);
-        Ok(counters.of_the_one_that_went(counted))
-    };
-    let times = if contender.subject.is_slow() { 1 } else { COUNTS };
-    for result in iter::repeat_with(count).take(times) {
-        match result {
-            Ok(exits) => findings.extend(Metric::Exits, exits.map(|exits| exits as f64)),
+    for _ in 0..if contender.subject.is_slow() { 1 } else { COUNTS } {
+        match contender.job(Mode::Ready.word()).and_then(|job| contender.exits(&job, counter)) {
+            Ok(exits) => findings.extend(Metric::Exits, Some(exits as f64)),
             Err(failure) => findings.failures.push(format!("to count exits: {}", chain(&failure))),
         }
     }

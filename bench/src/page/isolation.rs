@@ -17,7 +17,7 @@ const COLUMNS: [(&str, &str, fn(&Line) -> Option<f64>); 14] = [
     ("compute ms", "compute", |line| line.p50),
     ("read 64 MiB ms", "read_64_mib", |line| line.p50),
     ("system calls", "system_calls", |line| line.p50),
-    ("exits to READY", "exits_to_ready", |line| line.p50),
+    ("exits of a start", "exits_of_start", |line| line.p50),
     ("exits to read", "exits_to_read", |line| line.p50),
 ];
 

@@ -37,6 +37,6 @@ impl Subject for Node {
     }
 
     fn boundary(&self) -> Boundary {
-        Boundary { shares: "everything but the heap", cannot: "run other programs' code" }
+        Boundary { shares: "everything but its heap", cannot: "-" }
     }
 }

@@ -32,7 +32,9 @@ impl Subject for Qemu {
         let mut drive = OsString::from("id=disk,if=none,format=raw,readonly=on,file=");
         drive.push(disk);
         arguments.extend(["-drive".into(), drive]);
-        arguments.extend(["-device", "virtio-blk-device,drive=disk"].map(OsString::from));
+        // Its virtio devices are of the draft before version 1 otherwise.
+        let modern = "virtio-mmio.force-legacy=false";
+        arguments.extend(["-global", modern, "-device", "virtio-blk-device,drive=disk"].map(OsString::from));
         Ok(arguments)
     }
 
