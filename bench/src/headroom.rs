@@ -61,7 +61,11 @@ pub(crate) fn raise_descriptor_limit() -> usize {
     // Who may not raise it keeps what there is.
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     let limit = if raised.is_ok() { limit.maximum } else { limit.current };
-    let descriptors = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+    machines_for(limit)
+}
+
+fn machines_for(descriptors: Option<u64>) -> usize {
+    let descriptors = descriptors.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     descriptors.saturating_sub(OTHERS) / DESCRIPTORS
 }
 
@@ -101,5 +105,7 @@ mod tests {
     #[test]
     fn descriptors_limit_machines() {
         assert!(raise_descriptor_limit() > 100);
+        assert_eq!([Some(64), Some(1024), Some(20_000)].map(machines_for), [0, 480, 9968]);
+        assert!(machines_for(None) > 1 << 60, "no limit");
     }
 }

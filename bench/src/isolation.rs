@@ -15,7 +15,7 @@ use std::{error, fs, io};
 use fastrand::Rng;
 
 use crate::binaries;
-use crate::exits::Counter;
+use crate::exit_count::Counter;
 use crate::options::Options;
 use crate::process::{Failure, Warden};
 use crate::progress;
@@ -37,6 +37,8 @@ const SLOW_LIVE: usize = 2;
 /// Time for the last of them to come to rest.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// What is not ready, or does not answer, by then has failed. What is slow may take longer.
+const LIMIT: Duration = Duration::from_secs(10);
 /// The files that are read: their size.
 const DATA: u64 = 64 << 20;
 
@@ -59,7 +61,7 @@ pub fn run(
     );
     let Subjects { present, absent } = subjects;
     let data = write_data(warden)?;
-    let stock = Stock { program, data: &data, warden };
+    let stock = Stock { program, data: &data, warden, limit: LIMIT };
     let contenders: Vec<_> = present.into_iter().map(|subject| Contender::new(subject, stock)).collect();
     let mut random = Rng::with_seed(options.seed);
     let mut all: Vec<Findings> = contenders.iter().map(|one| Findings::new(&*one.subject)).collect();
@@ -104,7 +106,7 @@ fn time_starts(
     let turns: Vec<usize> = (0..contenders.len()).chain(twice).collect();
     let start = |turn: usize| -> Result<f64, Failure> {
         let (instance, time) = contenders[turns[turn]].start(&jobs[turns[turn]])?;
-        instance.let_end();
+        instance.let_end()?;
         Ok(time.as_secs_f64() * 1e3)
     };
     let mut gives_up = vec![false; turns.len()];
@@ -145,3 +147,6 @@ fn write_data(warden: &Warden) -> io::Result<PathBuf> {
     fs::write(&file, words.collect::<Vec<u8>>())?;
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests;

@@ -122,6 +122,12 @@ impl Findings {
         self.summary(metric).map(|it| words(of(it))).unwrap_or_default()
     }
 
+    /// How many samples there are.
+    #[cfg(test)]
+    pub(super) fn count(&self, metric: Metric) -> usize {
+        self.series.get(&metric).map_or(0, |series| series.0.len())
+    }
+
     /// Whether it has answered a line.
     pub(super) fn answers(&self) -> bool {
         self.summary(Metric::Answer).is_some()

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use super::contender::{Contender, Instance};
 use super::report::{Findings, Metric};
 use super::{LIVE, SETTLE, SLOW_LIVE};
-use crate::exits::Counter;
+use crate::exit_count::Counter;
 use crate::headroom;
 use crate::process::Failure;
 use crate::progress;

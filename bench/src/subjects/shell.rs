@@ -9,11 +9,17 @@ use super::{Boundary, Job, Subject};
 /// A script; the words of the job's command line are its arguments.
 pub(crate) struct Shell {
     script: String,
+    is_host: bool,
 }
 
 impl Shell {
     pub(crate) fn new(script: &str) -> Self {
-        Self { script: script.to_owned() }
+        Self { script: script.to_owned(), is_host: false }
+    }
+
+    /// One process for all jobs.
+    pub(crate) fn host(script: &str) -> Self {
+        Self { is_host: true, ..Self::new(script) }
     }
 }
 
@@ -34,6 +40,14 @@ impl Subject for Shell {
 
     fn boundary(&self) -> Boundary {
         Boundary { shares: "everything", cannot: "-" }
+    }
+
+    fn reading_job(&self) -> Option<&'static str> {
+        Some("mode=read")
+    }
+
+    fn is_host(&self) -> bool {
+        self.is_host
     }
 
     fn version(&self) -> String {
