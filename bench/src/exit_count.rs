@@ -15,7 +15,10 @@ impl Counter {
             return Some(Self(executable.into()));
         }
         let path = std::env::var_os("PATH")?;
-        std::env::split_paths(&path).map(|directory| directory.join("strace")).find(|it| it.is_file()).map(Self)
+        std::env::split_paths(&path)
+            .map(|directory| directory.join("strace"))
+            .find(|it| it.is_file())
+            .map(Self)
     }
 
     /// A command that runs `command` and writes what it did to `trace`.

@@ -68,7 +68,9 @@ pub enum PageError {
     #[error("{} holds no results: run a bench first (cargo bench --bench cold_start)", .0.display())]
     Empty(PathBuf),
     /// What was measured is no commit.
-    #[error("the last run was of {0:?}: only a commit without changes has a place in the history (commit, and run the bench again)")]
+    #[error(
+        "the last run was of {0:?}: only a commit without changes has a place in the history (commit, and run the bench again)"
+    )]
     Commit(String),
     /// The history could not be written.
     #[error("{} could not be written", .0.display())]

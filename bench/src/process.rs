@@ -232,7 +232,11 @@ impl Machine {
             }
             if count == 0 {
                 let last = text.trim_end().lines().last().unwrap_or_default().to_owned();
-                return Err(if last.is_empty() { Failure::Ended(self.last_words()) } else { Failure::Output(last) });
+                return Err(if last.is_empty() {
+                    Failure::Ended(self.last_words())
+                } else {
+                    Failure::Output(last)
+                });
             }
             if said.len() > OUTPUT_LIMIT {
                 return Err(Failure::Output(format!("more than {OUTPUT_LIMIT} bytes")));

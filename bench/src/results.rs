@@ -202,7 +202,8 @@ impl<'a> Files<'a> {
     /// # Errors
     /// When a file cannot be written.
     pub fn absent(&self, absent: &[Absent]) -> Result<(), ResultsError> {
-        let missing = |it: &Absent| self.result(&Missing { subject: it.name, metric: "absent", reason: &it.reason });
+        let missing =
+            |it: &Absent| self.result(&Missing { subject: it.name, metric: "absent", reason: &it.reason });
         absent.iter().try_for_each(missing)
     }
 
@@ -321,7 +322,10 @@ mod tests {
         files.boundary("mote", Boundary::MACHINE).unwrap();
         let text = fs::read_to_string(directory.path().join("results.jsonl")).unwrap();
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        assert_eq!((&lines[0]["subject"], &lines[0]["reason"]), (&json!("crun"), &json!("it is not on PATH")));
+        assert_eq!(
+            (&lines[0]["subject"], &lines[0]["reason"]),
+            (&json!("crun"), &json!("it is not on PATH"))
+        );
         assert_eq!(lines[1]["shares"], json!(Boundary::MACHINE.shares));
     }
 

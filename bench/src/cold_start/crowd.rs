@@ -89,7 +89,11 @@ impl Crowds {
     }
 
     /// Appends everything to the results.
-    pub(super) fn keep(&self, files: &Files<'_>, version: impl Fn(&str) -> String) -> Result<(), ResultsError> {
+    pub(super) fn keep(
+        &self,
+        files: &Files<'_>,
+        version: impl Fn(&str) -> String,
+    ) -> Result<(), ResultsError> {
         for Series { subject, metric, samples } in &self.series {
             files.series(&Samples { subject, metric, unit: "ms", samples }, &version(subject))?;
         }
@@ -141,7 +145,9 @@ fn at_once(starter: &Starter, count: usize, warden: &Warden, crowds: &mut Crowds
     let starts = match starts {
         Ok(starts) => starts,
         Err(error) => {
-            crowds.notes.push(format!("failed: {name}, {count} at once: {}", chain(&Failure::Prepare(error))));
+            crowds
+                .notes
+                .push(format!("failed: {name}, {count} at once: {}", chain(&Failure::Prepare(error))));
             return;
         }
     };
@@ -249,7 +255,11 @@ mod tests {
         assert_eq!((&*series.metric, series.samples.len()), ("spawn_to_ready_of_3", 6));
         assert_eq!(series.samples.iter().flatten().count(), 3);
         assert_eq!(crowds.notes.len(), 3);
-        assert!(crowds.notes[0].contains("shell, 3 at once: it did not say what it should"), "{:?}", crowds.notes);
+        assert!(
+            crowds.notes[0].contains("shell, 3 at once: it did not say what it should"),
+            "{:?}",
+            crowds.notes
+        );
     }
 
     #[test]

@@ -34,8 +34,7 @@ pub(super) fn measure(
     random: &mut Rng,
     warden: &Warden,
 ) -> Result<Measured, Failure> {
-    let whose: Vec<usize> =
-        (0..subjects.len()).chain((twice < subjects.len()).then_some(twice)).collect();
+    let whose: Vec<usize> = (0..subjects.len()).chain((twice < subjects.len()).then_some(twice)).collect();
     let mut rates: Vec<Rates> = whose.iter().map(|_| Rates::default()).collect();
     let mut failures = Vec::new();
     let machines = BATCH.min(limits.at_most);

@@ -55,9 +55,9 @@ fn nothing_is_left_of_a_filling() {
     let mark = marks.path().join("mark").display().to_string();
     let filling = filled(&format!(r#": >"{mark}$$"; {ECHO}"#), FEW);
     assert_eq!(filling.available.len(), 5);
-    let ids = fs::read_dir(marks.path()).unwrap().map(|entry| {
-        entry.unwrap().file_name().into_string().unwrap().trim_start_matches("mark").to_owned()
-    });
+    let ids = fs::read_dir(marks.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap().trim_start_matches("mark").to_owned());
     let ids: Vec<String> = ids.collect();
     assert_eq!(ids.len(), 5);
     assert!(ids.iter().all(|id| !fs::exists(format!("/proc/{id}")).unwrap()), "{ids:?}");
@@ -69,8 +69,7 @@ fn a_rate_counts_what_failed() {
     let subjects: Vec<Box<dyn Subject>> =
         vec![Box::new(Shell::new(ECHO)), Box::new(Shell::new("echo no; exit 1"))];
     let limits = Limits { margin_mib: 0, at_most: 2 };
-    let measured =
-        rate::measure(&subjects, 0, limits, 1, &mut Rng::with_seed(1), &warden).unwrap();
+    let measured = rate::measure(&subjects, 0, limits, 1, &mut Rng::with_seed(1), &warden).unwrap();
     assert!(measured.rates[0].iter().all(|level| level[0].is_some_and(|rate| rate > 0.0)));
     assert!(measured.again.iter().all(|level| level[0].is_some()));
     assert!(measured.rates[1].iter().all(|level| level == &[None]));

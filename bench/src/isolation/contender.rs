@@ -183,7 +183,8 @@ impl Instance {
         match &mut self.kind {
             Kind::Own { machine, ready } => {
                 let (said, time) = machine.wait_for(ALL_READ, *ready + self.limit)?;
-                let notifications = said.split_whitespace().find_map(|word| word.strip_prefix("notifications="));
+                let notifications =
+                    said.split_whitespace().find_map(|word| word.strip_prefix("notifications="));
                 Ok((time - *ready, notifications.and_then(|count| count.parse().ok())))
             }
             Kind::Hosted { host, number } => match host.borrow_mut().ask(&format!("read {number}"))? {

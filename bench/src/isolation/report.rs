@@ -215,7 +215,8 @@ fn starts(all: &[Findings], comparisons: &[Comparison<'_>]) -> String {
 }
 
 fn holdings(all: &[Findings]) -> String {
-    let heads = ["subject", "live", "processes", "private KiB", "PSS KiB", "host KiB for one more", "starts/s"];
+    let heads =
+        ["subject", "live", "processes", "private KiB", "PSS KiB", "host KiB for one more", "starts/s"];
     let row = |findings: &Findings| {
         let figure = |metric| findings.figure(metric, |it| it.p50);
         let marginal = findings.marginal.map(|it| format!("{:.0} ({:.0}..{:.0})", it.slope, it.low, it.high));

@@ -41,7 +41,11 @@ fn what_hangs_is_killed_in_time() {
 fn ready_twice_is_no_start() {
     let all = started(&["echo READY; echo READY"], PATIENT);
     assert!(!all[0].works());
-    assert!(all[0].failures[0].contains(r#"it did not say what it should, but "READY\n""#), "{:?}", all[0].failures);
+    assert!(
+        all[0].failures[0].contains(r#"it did not say what it should, but "READY\n""#),
+        "{:?}",
+        all[0].failures
+    );
 }
 
 #[test]
@@ -65,7 +69,9 @@ fn jobs_are_timed_and_wrong_answers_are_failures() {
     let data = warden.directory().join("data");
     fs::write(&data, "data").unwrap();
     let stock = Stock { program: Path::new("/bin/sh"), data: &data, warden: &warden, limit: PATIENT };
-    let good = format!(r#"case "$1" in mode=read) echo READY; echo bytes=67108864 notifications=7;; *) {ECHO};; esac"#);
+    let good = format!(
+        r#"case "$1" in mode=read) echo READY; echo bytes=67108864 notifications=7;; *) {ECHO};; esac"#
+    );
     let bad = "echo READY; test \"$1\" != mode=read || exit 1; while read -r line; do echo ECHO; done";
     let contenders =
         [&*good, bad].map(|script| Contender::new(Box::new(Shell::new(script)) as Box<dyn Subject>, stock));
@@ -80,7 +86,10 @@ fn jobs_are_timed_and_wrong_answers_are_failures() {
     assert_eq!(all[0].count(Metric::Read), 5);
     assert_eq!(all[1].count(Metric::Read), 0);
     let failures = all[1].failures.join("\n");
-    assert!(failures.contains(r#"to answer a line: it did not say what it should, but "ECHO""#), "{failures}");
+    assert!(
+        failures.contains(r#"to answer a line: it did not say what it should, but "ECHO""#),
+        "{failures}"
+    );
     assert!(failures.contains("to read: ended before"), "{failures}");
 }
 
@@ -90,8 +99,12 @@ fn a_host_of_many_is_asked_for_each() {
     const HOST: &str = r#"echo READY; while read -r verb number line; do case "$verb" in
         start) echo READY;; ask) echo "ECHO $line";; read) echo bytes=67108864;; end) echo ENDED;; esac; done"#;
     let warden = Warden::start().unwrap();
-    let stock =
-        Stock { program: Path::new("/bin/sh"), data: Path::new("/dev/null"), warden: &warden, limit: PATIENT };
+    let stock = Stock {
+        program: Path::new("/bin/sh"),
+        data: Path::new("/dev/null"),
+        warden: &warden,
+        limit: PATIENT,
+    };
     let contender = Contender::new(Box::new(Shell::host(HOST)), stock);
     let mut findings = Findings::new(&*contender.subject);
     tasks::look(&contender, &mut findings);

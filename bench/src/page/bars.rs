@@ -58,8 +58,9 @@ impl Bars {
 
 fn piece(number: usize, [left, top, width]: [f64; 3], size: f64) -> String {
     let class = class(number);
-    let mut svg =
-        format!("<rect class=\"piece {class}\" x=\"{left:.1}\" y=\"{top}\" width=\"{width:.1}\" height=\"{BAR}\"/>");
+    let mut svg = format!(
+        "<rect class=\"piece {class}\" x=\"{left:.1}\" y=\"{top}\" width=\"{width:.1}\" height=\"{BAR}\"/>"
+    );
     if width >= LABELLED {
         let (x, y) = (left + width / 2.0, top + BAR / 2.0 + 5.0);
         svg.push_str(&format!(

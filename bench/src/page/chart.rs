@@ -13,6 +13,9 @@ pub(super) const COLOURS: usize = 8;
 /// Marks on an axis, more or less; where there are fewer values than that, each has its own.
 const MARKS: f64 = 5.0;
 
+/// Places along and up, in the order in which they are joined.
+pub(super) type Curve = Vec<(f64, f64)>;
+
 /// What is drawn.
 pub(super) struct Chart<'a> {
     pub(super) title: String,
@@ -22,7 +25,7 @@ pub(super) struct Chart<'a> {
     pub(super) logarithmic: bool,
     /// What stands below the marks 0, 1, 2, .. of x instead of these numbers, if anything does.
     pub(super) names: Vec<String>,
-    pub(super) lines: Vec<(String, Vec<(f64, f64)>)>,
+    pub(super) lines: Vec<(String, Curve)>,
 }
 
 impl Chart<'_> {
@@ -66,7 +69,11 @@ impl Chart<'_> {
             // Of few points each is a finding of its own.
             if points.len() <= 12 {
                 let dot = |&(at, value): &(f64, f64)| {
-                    format!("<circle class=\"dot {class}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>", x(at), y(value))
+                    format!(
+                        "<circle class=\"dot {class}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>",
+                        x(at),
+                        y(value)
+                    )
                 };
                 svg.extend(points.iter().map(dot));
             }
@@ -113,7 +120,11 @@ impl Chart<'_> {
     }
 
     fn name(&self, at: f64) -> String {
-        if at.fract() == 0.0 { self.names.get(at as usize).cloned().unwrap_or_default() } else { String::new() }
+        if at.fract() == 0.0 {
+            self.names.get(at as usize).cloned().unwrap_or_default()
+        } else {
+            String::new()
+        }
     }
 
     fn place(&self, x: f64) -> f64 {
@@ -171,7 +182,8 @@ mod tests {
         assert_eq!(marks(0.0, 1.0, true), [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]);
         assert_eq!(marks(0.0, 1030.0, true), [0.0, 500.0, 1000.0, 1500.0]);
         assert_eq!(marks(3.0, 17.0, false), [5.0, 10.0, 15.0]);
-        let [few, many] = [4_u8, 30].map(|count| chart(true, &[1, 2, 4, 8, 9, 10].map(|at| (f64::from(at.min(count)), 0.0))));
+        let [few, many] = [4_u8, 30]
+            .map(|count| chart(true, &[1, 2, 4, 8, 9, 10].map(|at| (f64::from(at.min(count)), 0.0))));
         assert_eq!(many.along(1.5_f64.ln(), 25_f64.ln()), [2.0, 5.0, 10.0, 20.0]);
         assert_eq!(few.along(0.0, 1.0), [1.0, 2.0, 4.0]);
         assert_eq!([0.2 + 0.1, 1500.0].map(mark), ["0.3", "1500"]);

@@ -2,7 +2,7 @@
 
 use super::Line;
 use super::bars::Bars;
-use super::chart::Chart;
+use super::chart::{Chart, Curve};
 use crate::phases::{self, PHASES};
 
 /// A drawing and the lines that it was made from.
@@ -62,7 +62,7 @@ fn left(lines: Vec<&Line>) -> Option<Figure<'_>> {
 
 /// The medians of metrics whose names end in what they run along.
 fn by_number<'a>(title: &str, axes: [&str; 2], lines: Vec<&'a Line>) -> Option<Figure<'a>> {
-    let mut curves: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
+    let mut curves: Vec<(String, Curve)> = Vec::new();
     for line in &lines {
         let number = line.metric.rsplit('_').next().and_then(|number| number.parse().ok());
         let Some(point) = number.zip(line.p50) else { continue };
@@ -96,7 +96,7 @@ fn stacked(lines: Vec<&Line>) -> Option<Figure<'_>> {
 }
 
 /// The empirical distribution function of samples above 0.
-fn shares(mut samples: Vec<f64>) -> Vec<(f64, f64)> {
+fn shares(mut samples: Vec<f64>) -> Curve {
     samples.retain(|&sample| sample > 0.0);
     samples.sort_unstable_by(f64::total_cmp);
     let count = samples.len() as f64;
@@ -104,7 +104,7 @@ fn shares(mut samples: Vec<f64>) -> Vec<(f64, f64)> {
 }
 
 /// What each reading of memory, in KiB, is below the first, in MiB.
-fn taken(samples: &[f64]) -> Vec<(f64, f64)> {
+fn taken(samples: &[f64]) -> Curve {
     let first = samples.first().copied().unwrap_or_default();
     (1..).zip(samples).map(|(count, kib)| (f64::from(count), (first - kib).max(0.0) / 1024.0)).collect()
 }

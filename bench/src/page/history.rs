@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::chart::Chart;
+use super::chart::{Chart, Curve};
 use super::text::figure;
 use super::{Line, PageError, Results};
 
@@ -107,7 +107,7 @@ pub fn record(results: &Results, file: &Path) -> Result<(String, Vec<String>), P
 
 /// A chart for each unit: metrics by commit.
 pub(super) fn charts(records: &[Record]) -> Vec<Chart<'static>> {
-    let mut units: BTreeMap<&str, BTreeMap<String, Vec<(f64, f64)>>> = BTreeMap::new();
+    let mut units: BTreeMap<&str, BTreeMap<String, Curve>> = BTreeMap::new();
     for (number, record) in records.iter().enumerate() {
         for kept in &record.figures {
             let line = units.entry(&kept.unit).or_default().entry(kept.name()).or_default();
@@ -115,7 +115,7 @@ pub(super) fn charts(records: &[Record]) -> Vec<Chart<'static>> {
         }
     }
     let names: Vec<String> = records.iter().map(|record| record.commit.chars().take(7).collect()).collect();
-    let chart = |(unit, lines): (&str, BTreeMap<String, Vec<(f64, f64)>>)| {
+    let chart = |(unit, lines): (&str, BTreeMap<String, Curve>)| {
         let (title, axis) = match unit {
             "ratio" => ("mote / floor", "ratio"),
             "KiB" => ("Sizes of mote", "KiB"),

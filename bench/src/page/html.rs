@@ -32,7 +32,11 @@ pub(super) fn page(results: &Results) -> String {
 /// One bench: figures, tables, and who was absent.
 fn section(bench: &str, lines: &[Line]) -> String {
     let command = command(lines);
-    let mut html = format!("<section id=\"{0}\">\n<h2>{0}</h2>\n<p><code>{1}</code></p>\n", escape(bench), escape(&command));
+    let mut html = format!(
+        "<section id=\"{0}\">\n<h2>{0}</h2>\n<p><code>{1}</code></p>\n",
+        escape(bench),
+        escape(&command)
+    );
     html.push_str(&format!("<p class=\"small\">{}</p>\n", escape(&provenance(lines))));
     if lines.iter().any(|line| line.partial) {
         html.push_str("<p class=\"warning\">This run was interrupted: its figures come from fewer rounds than it would have had.</p>\n");
@@ -75,10 +79,8 @@ fn drawn(Figure { svg, caption, lines }: &Figure<'_>, command: &str) -> String {
 
 /// What a figure or table was made from, and the command that makes it anew: one click away.
 fn data(lines: &[&Line], command: &str) -> String {
-    let mut html = format!(
-        "<details><summary>Data and command</summary>\n<p><code>{}</code></p>\n",
-        escape(command)
-    );
+    let mut html =
+        format!("<details><summary>Data and command</summary>\n<p><code>{}</code></p>\n", escape(command));
     for line in lines {
         let head = format!("{}, {}, {}", line.subject, line.metric, line.unit);
         let text = match (&line.samples, line.p50, line.slope) {
@@ -121,7 +123,12 @@ fn past(results: &Results) -> String {
     let (heads, rows) = history::table(&results.history);
     let heads: Vec<&str> = heads.iter().map(|head| &**head).collect();
     html.push_str(&format!("</div>\n{}", table(&heads, &rows)));
-    let lines: String = results.history.iter().filter_map(|record| serde_json::to_string(record).ok()).map(|line| line + "\n").collect();
+    let lines: String = results
+        .history
+        .iter()
+        .filter_map(|record| serde_json::to_string(record).ok())
+        .map(|line| line + "\n")
+        .collect();
     html.push_str(&format!(
         "<details><summary>Data and command</summary>\n<p><code>cargo run --release -p bench --bin mote-bench -- record</code></p>\n<pre>{}</pre></details>\n",
         escape(&lines)

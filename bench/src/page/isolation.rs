@@ -4,21 +4,33 @@ use super::Line;
 use super::text::figure;
 
 /// A column: what stands above it, and where it comes from.
-const COLUMNS: [(&str, &str, fn(&Line) -> Option<f64>); 14] = [
-    ("start ms p50", "spawn_to_ready", |line| line.p50),
-    ("p99", "spawn_to_ready", |line| line.p99),
-    ("failed", "spawn_to_ready", |line| line.failures.filter(|count| *count > 0).map(|count| count as f64)),
-    ("private KiB", "private_memory_with_guest", |line| line.p50),
-    ("PSS KiB", "proportional_set_size", |line| line.p50),
-    ("host KiB for one more", "memory_per_machine", |line| line.slope),
-    ("processes", "processes", |line| line.p50),
-    ("starts/s", "starts_per_second", |line| line.p50),
-    ("answer us", "answer", |line| line.p50),
-    ("compute ms", "compute", |line| line.p50),
-    ("read 64 MiB ms", "read_64_mib", |line| line.p50),
-    ("system calls", "system_calls", |line| line.p50),
-    ("exits of a start", "exits_of_start", |line| line.p50),
-    ("exits to read", "exits_to_read", |line| line.p50),
+struct Column {
+    head: &'static str,
+    metric: &'static str,
+    of: fn(&Line) -> Option<f64>,
+}
+
+const fn column(head: &'static str, metric: &'static str, of: fn(&Line) -> Option<f64>) -> Column {
+    Column { head, metric, of }
+}
+
+const COLUMNS: [Column; 14] = [
+    column("start ms p50", "spawn_to_ready", |line| line.p50),
+    column("p99", "spawn_to_ready", |line| line.p99),
+    column("failed", "spawn_to_ready", |line| {
+        line.failures.filter(|count| *count > 0).map(|count| count as f64)
+    }),
+    column("private KiB", "private_memory_with_guest", |line| line.p50),
+    column("PSS KiB", "proportional_set_size", |line| line.p50),
+    column("host KiB for one more", "memory_per_machine", |line| line.slope),
+    column("processes", "processes", |line| line.p50),
+    column("starts/s", "starts_per_second", |line| line.p50),
+    column("answer us", "answer", |line| line.p50),
+    column("compute ms", "compute", |line| line.p50),
+    column("read 64 MiB ms", "read_64_mib", |line| line.p50),
+    column("system calls", "system_calls", |line| line.p50),
+    column("exits of a start", "exits_of_start", |line| line.p50),
+    column("exits to read", "exits_to_read", |line| line.p50),
 ];
 
 /// The heads and rows, in the order in which subjects were measured; nothing if no start was.
@@ -28,14 +40,14 @@ pub(super) fn table(lines: &[Line]) -> Option<(Vec<&'static str>, Vec<Vec<String
         return None;
     }
     let row = |boundary: &&Line| {
-        let cell = |(_, metric, of): &(&str, &str, fn(&Line) -> Option<f64>)| {
+        let cell = |Column { metric, of, .. }: &Column| {
             let same = |line: &&Line| line.subject == boundary.subject && line.metric == *metric;
             lines.iter().filter(same).find_map(of).map(figure).unwrap_or_default()
         };
         let words = [boundary.shares.clone(), boundary.cannot.clone()].map(Option::unwrap_or_default);
         std::iter::once(boundary.subject.clone()).chain(COLUMNS.iter().map(cell)).chain(words).collect()
     };
-    let heads = std::iter::once("subject").chain(COLUMNS.iter().map(|(head, ..)| *head));
+    let heads = std::iter::once("subject").chain(COLUMNS.iter().map(|column| column.head));
     let heads = heads.chain(["shares with the host", "cannot"]).collect();
     Some((heads, boundaries.iter().map(row).collect()))
 }

@@ -141,7 +141,12 @@ pub(super) fn csv(results: &Results) -> String {
     let mut text = String::from(
         "bench,started,seed,commit,subject,version,metric,unit,relative_to,n,failures,min,p50,p99,mean,ratio,slope,low,high\n",
     );
-    for line in results.benches.values().flatten().filter(|line| line.samples.is_none() && line.reason.is_none() && line.shares.is_none()) {
+    for line in results
+        .benches
+        .values()
+        .flatten()
+        .filter(|line| line.samples.is_none() && line.reason.is_none() && line.shares.is_none())
+    {
         let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
         let count = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
         let cells = [

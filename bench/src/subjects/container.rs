@@ -42,8 +42,7 @@ impl Container {
     /// With ptrace, the platform that works everywhere.
     pub(super) fn gvisor(executable: PathBuf) -> Self {
         let options = &["--platform=ptrace", "--network=none", "--ignore-cgroups"];
-        let boundary =
-            Boundary { shares: "page cache; kernel behind its own", ..Boundary::NAMESPACES };
+        let boundary = Boundary { shares: "page cache; kernel behind its own", ..Boundary::NAMESPACES };
         Self { name: GVISOR, executable, options, boundary, started: AtomicUsize::new(0) }
     }
 }

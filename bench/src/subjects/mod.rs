@@ -108,10 +108,8 @@ pub struct Boundary {
 
 impl Boundary {
     /// A virtual machine. What it cannot do its guest cannot: Linux in it can install packages and run containers.
-    pub const MACHINE: Self = Self {
-        shares: "nothing but KVM",
-        cannot: "run a program without a kernel of its own",
-    };
+    pub const MACHINE: Self =
+        Self { shares: "nothing but KVM", cannot: "run a program without a kernel of its own" };
     /// Namespaces, without capabilities and with a read-only root.
     pub const NAMESPACES: Self = Self {
         shares: "kernel, page cache",
@@ -144,7 +142,8 @@ impl Subjects {
             let executable = binaries::build_with("wasmtime", "wasm-job")?;
             self.present.push(Box::new(wasmtime::Wasmtime { executable, pooled: name == wasmtime::POOLED }));
         } else {
-            let reason = "it takes long to build: cargo bench --bench isolation --features wasmtime".to_owned();
+            let reason =
+                "it takes long to build: cargo bench --bench isolation --features wasmtime".to_owned();
             self.absent.push(Absent { name, reason });
         }
         Ok(())

@@ -10,8 +10,8 @@ use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 
 use wasmtime::{
-    Caller, Config, Engine, Extern, Instance, InstanceAllocationStrategy, InstancePre, Linker, Memory, Module,
-    PoolingAllocationConfig, Store,
+    Caller, Config, Engine, Extern, Instance, InstanceAllocationStrategy, InstancePre, Linker, Memory,
+    Module, PoolingAllocationConfig, Store,
 };
 
 const JOB: &str = include_str!("job.wat");
