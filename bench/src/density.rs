@@ -8,6 +8,7 @@
 mod rate;
 mod report;
 
+use std::collections::BTreeMap;
 use std::error;
 use std::time::{Duration, Instant};
 
@@ -101,8 +102,8 @@ pub fn run(
         print!("{}", report::noises(subject.name(), first, &again, &mut random));
         comparisons.extend(report::compare_twice(subject.name(), first, &again, &mut random));
     }
-    for failure in failures {
-        println!("failed: {failure}");
+    for (failure, count) in tally(failures) {
+        println!("failed: {failure}, {count} times");
     }
     for Absent { name, reason } in &absent {
         println!("absent: {name}: {reason}");
@@ -111,6 +112,13 @@ pub fn run(
         println!("{line}");
     }
     report::keep(&run, &present, &absent, &fillings, &rates, &comparisons)
+}
+
+/// Each failure once, with how often it was.
+fn tally(failures: Vec<String>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    failures.into_iter().for_each(|failure| *counts.entry(failure).or_default() += 1);
+    counts
 }
 
 /// What the machines do: those that can listen wait for lines.

@@ -237,7 +237,7 @@ mod tests {
         let mote = vec![Medians::from([("cpuid", 110.0), ("hypercall", 50.0)]); 3];
         let named = [("floor", &floor), ("mote", &mote)];
         let text = text(&named, &compare(&named, &mut Rng::with_seed(1)));
-        assert!(text.contains("mote     3  110  110  110  1.10 (1.10..1.10)\n"), "{text}");
+        assert!(text.contains("cpuid         mote  3  110  110  110  1.10 (1.10..1.10)\n"), "{text}");
         assert_eq!(text.lines().filter(|line| line.starts_with("hypercall ")).count(), 1, "{text}");
     }
 }

@@ -118,6 +118,8 @@ struct Line {
     high: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     samples: Option<Vec<Option<f64>>>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    command: String,
     /// Why the subject is not there.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,

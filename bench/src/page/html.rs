@@ -67,10 +67,13 @@ fn section(bench: &str, lines: &[Line]) -> String {
     html + "</section>\n"
 }
 
-/// What repeats a run, in the same random order.
+/// What repeats a run, in the same random order. Older results know the bench only.
 fn command(lines: &[Line]) -> String {
-    let Some(line) = lines.first() else { return String::new() };
-    format!("MOTE_BENCH_SEED={} cargo bench --bench {}", line.seed, line.bench)
+    match lines.first() {
+        Some(line) if line.command.is_empty() => format!("cargo bench --bench {}", line.bench),
+        Some(line) => line.command.clone(),
+        None => String::new(),
+    }
 }
 
 fn drawn(Figure { svg, caption, lines }: &Figure<'_>, command: &str) -> String {
