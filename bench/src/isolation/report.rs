@@ -8,7 +8,7 @@ use fastrand::Rng;
 use crate::binaries;
 use crate::report::table;
 use crate::results::{Comparison, Estimate, Files, Run, Samples};
-use crate::statistics::{Slope, Summary, noise};
+use crate::statistics::{Ratio, Slope, Summary, noise};
 use crate::subjects::{Absent, Boundary, Subject};
 use crate::syscalls;
 
@@ -202,9 +202,7 @@ fn starts(all: &[Findings], comparisons: &[Comparison<'_>]) -> String {
         let ratios = [(findings.name, "process"), ("mote", findings.name)].map(|pair| {
             let found =
                 comparisons.iter().find(|it| (it.subject, it.relative_to) == pair && pair.0 != pair.1);
-            found
-                .map(|it| format!("{:.2} ({:.2}..{:.2})", it.ratio.ratio, it.ratio.low, it.ratio.high))
-                .unwrap_or_default()
+            found.map(|it| ratio(it.ratio)).unwrap_or_default()
         });
         let n = series.samples().len() - series.failed();
         let head = [findings.name.to_owned(), n.to_string(), series.failed().to_string()];
@@ -212,6 +210,12 @@ fn starts(all: &[Findings], comparisons: &[Comparison<'_>]) -> String {
     };
     let rows: Vec<Vec<String>> = all.iter().map(row).collect();
     table(&heads, &rows)
+}
+
+/// With more digits where it is small.
+fn ratio(Ratio { ratio, low, high }: Ratio) -> String {
+    let digits = if ratio < 0.1 { 4 } else { 2 };
+    format!("{ratio:.digits$} ({low:.digits$}..{high:.digits$})")
 }
 
 fn holdings(all: &[Findings]) -> String {
