@@ -43,6 +43,8 @@ fn section(bench: &str, lines: &[Line]) -> String {
     }
     if let Some((heads, rows)) = isolation::table(lines) {
         html.push_str(&table(&heads, &rows));
+        let whose: Vec<&Line> = lines.iter().filter(|line| line.samples.is_some()).collect();
+        html.push_str(&data(&whose, &command));
     }
     html.push_str("<div class=\"figures\">\n");
     for figure in figures::of(lines) {

@@ -42,7 +42,7 @@ pub(super) fn table(lines: &[Line]) -> Option<(Vec<&'static str>, Vec<Vec<String
     let row = |boundary: &&Line| {
         let cell = |Column { metric, of, .. }: &Column| {
             let same = |line: &&Line| line.subject == boundary.subject && line.metric == *metric;
-            lines.iter().filter(same).find_map(of).map(figure).unwrap_or_default()
+            lines.iter().filter(same).find_map(of).map(counted).unwrap_or_default()
         };
         let words = [boundary.shares.clone(), boundary.cannot.clone()].map(Option::unwrap_or_default);
         std::iter::once(boundary.subject.clone()).chain(COLUMNS.iter().map(cell)).chain(words).collect()
@@ -50,6 +50,11 @@ pub(super) fn table(lines: &[Line]) -> Option<(Vec<&'static str>, Vec<Vec<String
     let heads = std::iter::once("subject").chain(COLUMNS.iter().map(|column| column.head));
     let heads = heads.chain(["shares with the host", "cannot"]).collect();
     Some((heads, boundaries.iter().map(row).collect()))
+}
+
+/// A whole number as such.
+fn counted(value: f64) -> String {
+    if value.fract() == 0.0 { format!("{value}") } else { figure(value) }
 }
 
 #[cfg(test)]
@@ -68,7 +73,7 @@ mod tests {
         let cell = |head: &str| &*rows[0][heads.iter().position(|other| *other == head).unwrap()];
         assert_eq!(
             ["subject", "start ms p50", "p99", "host KiB for one more", "exits to read", "cannot"].map(cell),
-            ["crun", "42.5", "90.0", "1234", "", "mount"]
+            ["crun", "42.5", "90", "1234", "", "mount"]
         );
         assert_eq!(table(&lines[..2]), None, "another bench");
     }
