@@ -8,6 +8,7 @@ use bench::containment::contain;
 use bench::density::{Limits, run};
 use bench::options::{Options, is_bench};
 use bench::process::Warden;
+use bench::progress;
 use bench::subjects;
 use clap::Parser;
 
@@ -54,6 +55,7 @@ fn bench(limits: Limits) -> Result<(), Box<dyn Error>> {
     let options = Options::from_environment(RUNS)?;
     // VMMs stay in the process group; the namespace is a second net.
     let files = contain().unwrap_or_else(|_| std::env::temp_dir());
+    progress::catch_interrupts()?;
     let subjects = subjects::gather(&options)?;
     run(subjects, limits, &options, &Warden::start_in(&files)?)
 }

@@ -9,6 +9,7 @@ use bench::containment::contain;
 use bench::isolation::run;
 use bench::options::{Options, is_bench};
 use bench::process::Warden;
+use bench::progress;
 use bench::subjects;
 
 /// Unless MOTE_BENCH_RUNS says otherwise.
@@ -34,6 +35,7 @@ fn bench() -> Result<(), Box<dyn Error>> {
         Ok(directory) => (directory, None),
         Err(reason) => (std::env::temp_dir(), Some(reason)),
     };
+    progress::catch_interrupts()?;
     let program = binaries::build("bench", "job")?;
     let subjects = subjects::gather_isolation(&options, &program, uncontained.as_deref())?;
     run(subjects, &program, &options, &Warden::start_in(&files)?)

@@ -31,11 +31,24 @@ pub enum BuildError {
 /// # Errors
 /// When cargo cannot.
 pub fn build(package: &str, name: &str) -> Result<PathBuf, BuildError> {
+    build_by(&["--release", "-p", package], name)
+}
+
+/// The same for a binary of this package that needs a feature, and takes too long to be linked as a release is: `cargo bench` has
+/// built all that it needs in its own profile.
+///
+/// # Errors
+/// As for [`build`].
+pub fn build_with(feature: &str, name: &str) -> Result<PathBuf, BuildError> {
+    build_by(&["--profile", "bench", "-p", "bench", "--features", feature], name)
+}
+
+fn build_by(which: &[&str], name: &str) -> Result<PathBuf, BuildError> {
     if let Some(directory) = prebuilt() {
         return Ok(directory.join(name));
     }
-    let arguments =
-        ["build", "--release", "-p", package, "--bin", name, "--message-format=json-render-diagnostics"];
+    let mut arguments = vec!["build", "--message-format=json-render-diagnostics", "--bin", name];
+    arguments.extend(which);
     executable(&cargo(&arguments)?, name)
         .ok_or_else(|| BuildError::Answer { command: arguments.join(" "), missing: name.to_owned() })
 }

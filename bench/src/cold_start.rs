@@ -3,6 +3,8 @@
 //! Subjects run interleaved: every round starts each of them once, in an order of its own, so that whatever else the machine
 //! does hits all alike. Ratios are computed from such a run only.
 
+mod crowd;
+
 use std::time::Duration;
 use std::{error, io};
 
@@ -11,8 +13,9 @@ use fastrand::Rng;
 use crate::binaries;
 use crate::options::Options;
 use crate::process::{Failure, Times, Warden};
+use crate::progress;
 use crate::report::{chain, table};
-use crate::results::{Comparison, Files, Run, Samples};
+use crate::results::{Comparison, Files, ResultsError, Run, Samples};
 use crate::rounds::schedule;
 use crate::statistics::{Ratio, Summary, noise};
 use crate::subjects::{self, Absent, Job, Mode, Subject};
@@ -58,7 +61,7 @@ impl Starter {
     ///
     /// # Errors
     /// When it does not become ready.
-    pub fn time(&mut self, warden: &Warden) -> Result<Times, Failure> {
+    pub fn time(&self, warden: &Warden) -> Result<Times, Failure> {
         let mut command = subjects::command(&*self.subject, &self.job).map_err(Failure::Prepare)?;
         warden.spawn(&mut command, &self.job.file("stderr"))?.wait_until_ready(LIMIT)
     }
@@ -95,7 +98,7 @@ impl Series {
 /// # Errors
 /// When results cannot be kept. A subject that fails is part of what is printed.
 pub fn run(
-    starters: &mut [Starter],
+    starters: &[Starter],
     absent: &[Absent],
     options: &Options,
     warden: &Warden,
@@ -120,6 +123,8 @@ pub fn run(
             comparisons.extend(Comparison::of(name, name, metric, &pairs, &mut random));
         }
     }
+    let crowds = crowd::measure(starters, &mut random, warden);
+    println!("\n{}", crowds.text());
     for (name, series) in &named {
         if let Some(failure) = &series.failure {
             println!("failed: {name}: {}", chain(failure));
@@ -132,23 +137,29 @@ pub fn run(
         println!("{}", promise(&comparisons, relative_to, limit));
     }
     println!("{}", promise_of_devices(&named));
-    keep(&run, starters, &series, &comparisons)?;
+    let files = Files::of(&run, &binaries::results_directory()?);
+    keep(&files, starters, &series)?;
+    let version = |name: &str| starters.iter().find(|it| it.name() == name).map(|it| it.subject.version());
+    crowds.keep(&files, |name| version(name).unwrap_or_default())?;
+    files.absent(absent)?;
+    files.finish(&comparisons)?;
     Ok(())
 }
 
 /// Times every subject `runs` times, and the one at `twice` as often again: its second series comes last. One that never
 /// gets through a warm-up is given up.
 pub(crate) fn interleave(
-    starters: &mut [Starter],
+    starters: &[Starter],
     twice: usize,
     runs: usize,
     random: &mut Rng,
     warden: &Warden,
 ) -> Vec<Series> {
     let turns: Vec<usize> = (0..starters.len()).chain((twice < starters.len()).then_some(twice)).collect();
-    let mut time = |counts: &[usize], random: &mut Rng| {
+    let time = |counts: &[usize], random: &mut Rng| {
         let mut series: Vec<Series> = turns.iter().map(|_| Series::default()).collect();
-        for turn in schedule(counts, random).into_iter().flatten() {
+        let order = schedule(counts, random).into_iter().flatten().collect();
+        for turn in progress::over("cold_start", order) {
             series[turn].push(starters[turns[turn]].time(warden));
         }
         series
@@ -238,20 +249,14 @@ pub(crate) fn good(samples: &[Option<f64>]) -> (Vec<f64>, usize) {
     (good, failures)
 }
 
-fn keep(
-    run: &Run,
-    starters: &[Starter],
-    series: &[Series],
-    comparisons: &[Comparison<'_>],
-) -> Result<(), Box<dyn error::Error>> {
-    let files = Files::of(run, &binaries::results_directory()?);
+fn keep(files: &Files<'_>, starters: &[Starter], series: &[Series]) -> Result<(), ResultsError> {
     for (starter, series) in starters.iter().zip(series) {
         let (subject, version, unit) = (starter.name(), &*starter.subject.version(), "ms");
         for metric in METRICS {
             files.series(&Samples { subject, metric, unit, samples: series.of(metric) }, version)?;
         }
     }
-    Ok(files.finish(comparisons)?)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,18 +5,20 @@
 //! figures show. Then every machine must answer a line: one that does not is not alive. Then starts are timed, several
 //! at a time, all kept alive, subjects interleaved.
 
-mod host;
 mod rate;
 mod report;
 
+use std::collections::BTreeMap;
 use std::error;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
 use crate::binaries;
+use crate::headroom;
 use crate::options::Options;
 use crate::process::{Failure, Machine, Warden};
+use crate::progress;
 use crate::report::chain;
 use crate::results::Run;
 use crate::statistics::Slope;
@@ -24,6 +26,8 @@ use crate::subjects::{self, Absent, Devices, Job, Subject, Subjects};
 
 /// A machine that is not ready, or does not answer, by then has failed.
 const LIMIT: Duration = Duration::from_secs(10);
+/// So many that do not answer are enough.
+const SILENT: usize = 3;
 /// The starts at a time.
 const AT_A_TIME: [usize; 4] = [1, 2, 4, 8];
 /// Machines for one figure of a rate.
@@ -65,8 +69,14 @@ pub fn run(
     options: &Options,
     warden: &Warden,
 ) -> Result<(), Box<dyn error::Error>> {
-    host::prefer_as_victim();
-    let at_most = limits.at_most.min(host::raise_descriptor_limit());
+    headroom::prefer_as_victim();
+    let descriptors = headroom::raise_descriptor_limit();
+    let at_most = limits.at_most.min(descriptors);
+    if at_most < limits.at_most {
+        println!(
+            "left out: machines beyond {descriptors}, for which the limit of descriptors is enough (raise it: ulimit -Hn)"
+        );
+    }
     let limits = Limits { at_most, ..limits };
     let run = Run::begin("density", options.seed, binaries::commit());
     println!(
@@ -80,14 +90,20 @@ pub fn run(
     });
     let mut random = Rng::with_seed(options.seed);
     let mut fillings = Vec::new();
-    for subject in &present {
+    for subject in progress::over("fill", present.iter().collect()) {
         fillings.push(fill(&**subject, limits, warden)?);
     }
-    let (rates, failures) = rate::measure(&present, limits, options.runs, &mut random, warden)?;
-    let comparisons = report::compare(&present, &rates, &mut random);
+    let twice = present.iter().position(|subject| subject.name() == "mote").unwrap_or(0);
+    let measured = rate::measure(&present, twice, limits, options.runs, &mut random, warden)?;
+    let rate::Measured { rates, again, failures } = measured;
+    let mut comparisons = report::compare(&present, &rates, &mut random);
     println!("\n{}\n{}", report::fillings(&present, &fillings), report::rates(&present, &rates));
-    for failure in failures {
-        println!("failed: {failure}");
+    if let (Some(subject), Some(first)) = (present.get(twice), rates.get(twice)) {
+        print!("{}", report::noises(subject.name(), first, &again, &mut random));
+        comparisons.extend(report::compare_twice(subject.name(), first, &again, &mut random));
+    }
+    for (failure, count) in tally(failures) {
+        println!("failed: {failure}, {count} times");
     }
     for Absent { name, reason } in &absent {
         println!("absent: {name}: {reason}");
@@ -95,7 +111,14 @@ pub fn run(
     for line in report::promises(&comparisons) {
         println!("{line}");
     }
-    report::keep(&run, &present, &fillings, &rates, &comparisons)
+    report::keep(&run, &present, &absent, &fillings, &rates, &comparisons)
+}
+
+/// Each failure once, with how often it was.
+fn tally(failures: Vec<String>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    failures.into_iter().for_each(|failure| *counts.entry(failure).or_default() += 1);
+    counts
 }
 
 /// What the machines do: those that can listen wait for lines.
@@ -112,14 +135,17 @@ fn fill(subject: &dyn Subject, limits: Limits, warden: &Warden) -> Result<Fillin
         if machines.len() == limits.at_most {
             break format!("at most {}", limits.at_most);
         }
-        if host::available_kib()? < limits.margin_mib * 1024 {
+        if progress::is_interrupted() {
+            break "interrupted".to_owned();
+        }
+        if headroom::available_kib()? < limits.margin_mib * 1024 {
             break format!("less than {} MiB free", limits.margin_mib);
         }
         match start(subject, &job, warden) {
             Ok(machine) => machines.push(machine),
             Err(failure) => break format!("the next did not start: {}", chain(&failure)),
         }
-        available.push(host::available_kib()?);
+        available.push(headroom::available_kib()?);
     };
     let answered = subject.listens().then(|| answers(&mut machines));
     let points: Vec<_> = available.iter().enumerate().map(|(n, &kib)| (n as f64, -(kib as f64))).collect();
@@ -137,13 +163,21 @@ fn start(subject: &dyn Subject, job: &Job, warden: &Warden) -> Result<Machine, F
     Ok(machine)
 }
 
-/// How many answer, each with its own line.
+/// How many answer, each with its own line. After a few that do not the others are not asked, since each takes its time.
 fn answers(machines: &mut [Machine]) -> usize {
-    let mut count = 0;
+    let (mut count, mut silent) = (0, 0);
     for (number, machine) in machines.iter_mut().enumerate() {
         let line = format!("machine {number}");
-        let answer = machine.ask(&line, LIMIT);
-        count += usize::from(answer.is_ok_and(|(said, _)| said == format!("ECHO {line}")));
+        match machine.ask(&line, LIMIT) {
+            Ok((said, _)) if said == format!("ECHO {line}") => count += 1,
+            _ => silent += 1,
+        }
+        if silent == SILENT {
+            break;
+        }
     }
     count
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,14 @@
 //! What mote costs, beside the KVM calls that it is made of and beside other VMMs.
 //!
-//! Six runners, each a cargo bench of its own:
+//! Seven runners, each a cargo bench of its own:
 //!
 //! - `cargo bench --bench cold_start`: how long until a guest runs ([`cold_start`]);
 //! - `cargo bench --bench idle_memory`: what a machine costs that waits ([`idle_memory`]);
 //! - `cargo bench --bench jail`: what a jail adds to a start ([`jail`]);
 //! - `cargo bench --bench devices`: what an operation of a virtio device costs ([`devices`]);
 //! - `cargo bench --bench isolation`: what stands between a process and a whole PC, and what each of them costs ([`isolation`]);
-//! - `cargo bench --bench density`: how many machines a host holds, and how fast it makes them ([`density`]).
+//! - `cargo bench --bench density`: how many machines a host holds, and how fast it makes them ([`density`]);
+//! - `cargo bench --bench exits`: what an exit costs a guest ([`exits`]).
 //!
 //! All start released binaries as a user would, all with the one guest that mote embeds, 128 MiB, one vCPU and no devices but
 //! the one that is measured. The [`subjects`] are the floor (`src/bin/floor.rs`: the bare KVM calls), mote, and those peers that are found: `firecracker`,
@@ -18,7 +19,7 @@
 //! that ran interleaved in one run. Every result is also appended to `target/bench/results.jsonl` ([`results`]), with the
 //! host and the commit, and every sample to a file beside it.
 //!
-//! The environment changes a run: MOTE_BENCH_RUNS (200; 20 for devices, 40 for isolation, 5 for density), MOTE_BENCH_SEED (random), MOTE_BENCH_MACHINES (50) and
+//! The environment changes a run: MOTE_BENCH_RUNS (200; 20 for devices, 40 for isolation, 20 for exits, 5 for density), MOTE_BENCH_SEED (random), MOTE_BENCH_MACHINES (50) and
 //! MOTE_BENCH_SUBJECTS (all; a list like `floor,mote`).
 //!
 //! Where there is no cargo (in the testbed), MOTE_BENCH_BINARIES names a directory that holds what would be built, and takes the
@@ -36,7 +37,10 @@ pub mod compare;
 pub mod containment;
 pub mod density;
 pub mod devices;
+mod exit_count;
+pub mod exits;
 pub mod footprint;
+mod headroom;
 pub mod host;
 pub mod idle_memory;
 pub mod isolation;
@@ -44,8 +48,10 @@ pub mod jail;
 mod mounts;
 pub mod options;
 pub mod page;
+pub mod phases;
 pub mod process;
 pub mod processes;
+pub mod progress;
 pub mod report;
 pub mod results;
 pub mod rounds;

@@ -3,8 +3,12 @@
 //! The page needs no network and no script: charts are SVG, drawn here. Figures of different runs never stand in one table or
 //! chart.
 
+mod bars;
 mod chart;
+mod figures;
+pub mod history;
 mod html;
+mod isolation;
 mod text;
 
 use std::collections::BTreeMap;
@@ -12,6 +16,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
@@ -62,6 +67,14 @@ pub enum PageError {
     /// There is nothing to tell.
     #[error("{} holds no results: run a bench first (cargo bench --bench cold_start)", .0.display())]
     Empty(PathBuf),
+    /// What was measured is no commit.
+    #[error(
+        "the last run was of {0:?}: only a commit without changes has a place in the history (commit, and run the bench again)"
+    )]
+    Commit(String),
+    /// The history could not be written.
+    #[error("{} could not be written", .0.display())]
+    Write(PathBuf, #[source] io::Error),
     /// JSON was not written.
     #[error("the results could not be written as JSON")]
     Json(#[from] serde_json::Error),
@@ -105,11 +118,41 @@ struct Line {
     high: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     samples: Option<Vec<Option<f64>>>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    command: String,
+    /// Why the subject is not there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shares: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cannot: Option<String>,
+    /// The run was interrupted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    partial: bool,
 }
 
-/// The lines of the last run of each bench, in the order in which they were written.
+impl Line {
+    /// The samples of the runs that succeeded.
+    fn good(&self) -> Vec<f64> {
+        self.samples.iter().flatten().copied().flatten().collect()
+    }
+}
+
+/// The lines of the last run of each bench, in the order in which they were written, and what earlier commits came to.
 #[derive(Debug)]
-pub struct Results(BTreeMap<String, Vec<Line>>);
+pub struct Results {
+    benches: BTreeMap<String, Vec<Line>>,
+    history: Vec<history::Record>,
+}
+
+impl Results {
+    /// The same with a history.
+    #[must_use]
+    pub fn with_history(self, history: Vec<history::Record>) -> Self {
+        Self { history, ..self }
+    }
+}
 
 /// Reads every `*.jsonl` of `directory`.
 ///
@@ -126,24 +169,32 @@ pub fn load(directory: &Path) -> Result<Results, PageError> {
     }
     files.retain(|file| file.extension().is_some_and(|extension| extension == "jsonl"));
     files.sort();
-    let mut lines = Vec::new();
+    let mut all = Vec::new();
     for path in files {
-        let text = fs::read_to_string(&path).map_err(failed(&path))?;
-        for (number, line) in text.lines().enumerate() {
-            let parsed = serde_json::from_str(line);
-            lines.push(parsed.map_err(|source| PageError::Line {
-                path: path.clone(),
-                line: number + 1,
-                source,
-            })?);
-        }
+        all.extend(lines(&path)?);
     }
-    let results = last_runs(lines);
-    if results.0.is_empty() { Err(PageError::Empty(directory.to_owned())) } else { Ok(results) }
+    let benches = last_runs(all);
+    if benches.is_empty() {
+        return Err(PageError::Empty(directory.to_owned()));
+    }
+    Ok(Results { benches, history: Vec::new() })
+}
+
+/// What each line of a file holds.
+fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, PageError> {
+    let text = fs::read_to_string(path).map_err(|error| PageError::Read(path.to_owned(), error))?;
+    let parse = |(number, line)| {
+        serde_json::from_str(line).map_err(|source| PageError::Line {
+            path: path.to_owned(),
+            line: number + 1,
+            source,
+        })
+    };
+    text.lines().enumerate().map(parse).collect()
 }
 
 /// A run is known by when it began and by its seed.
-fn last_runs(lines: Vec<Line>) -> Results {
+fn last_runs(lines: Vec<Line>) -> BTreeMap<String, Vec<Line>> {
     let mut last: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for line in &lines {
         let run = last.entry(line.bench.clone()).or_default();
@@ -155,7 +206,7 @@ fn last_runs(lines: Vec<Line>) -> Results {
             benches.entry(line.bench.clone()).or_default().push(line);
         }
     }
-    Results(benches)
+    benches
 }
 
 /// Writes the page.
@@ -168,7 +219,7 @@ pub fn render(results: &Results, format: Format) -> Result<String, PageError> {
         Format::Markdown => text::markdown(results),
         Format::Csv => text::csv(results),
         Format::Json => {
-            serde_json::to_string_pretty(&results.0.values().flatten().collect::<Vec<_>>())? + "\n"
+            serde_json::to_string_pretty(&results.benches.values().flatten().collect::<Vec<_>>())? + "\n"
         }
     })
 }

@@ -34,8 +34,8 @@ pub enum Failure {
     /// Nothing, or not enough, came in time.
     #[error("nothing came, or not enough, within {0:?}")]
     Late(Duration),
-    /// Something else than READY came.
-    #[error("the first output is not READY but {0:?}")]
+    /// Something else came.
+    #[error("it did not say what it should, but {0:?}")]
     Output(String),
     /// It ended before.
     #[error("ended before it was ready: {0}")]
@@ -214,6 +214,36 @@ impl Machine {
         Ok(said)
     }
 
+    /// Listens until the machine has said `word`, no longer than `limit` after the spawn. Returns all that it has said since it was
+    /// last listened to, and when the word came, as time since the spawn.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn wait_for(&mut self, word: &str, limit: Duration) -> Result<(String, Duration), Failure> {
+        let mut said = Vec::new();
+        loop {
+            let mut buffer = [0; 4096];
+            let count = self.read(&mut buffer, limit)?;
+            let now = self.spawned.elapsed();
+            said.extend_from_slice(&buffer[..count]);
+            let text = String::from_utf8_lossy(&said);
+            if text.contains(word) {
+                return Ok((text.into_owned(), now));
+            }
+            if count == 0 {
+                let last = text.trim_end().lines().last().unwrap_or_default().to_owned();
+                return Err(if last.is_empty() {
+                    Failure::Ended(self.last_words())
+                } else {
+                    Failure::Output(last)
+                });
+            }
+            if said.len() > OUTPUT_LIMIT {
+                return Err(Failure::Output(format!("more than {OUTPUT_LIMIT} bytes")));
+            }
+        }
+    }
+
     /// Sends `line` and returns the line that comes back and what it took, no longer than `limit`; neither line has its
     /// end. The machine must have been [spawned for this](Warden::spawn_to_ask).
     ///
@@ -309,7 +339,7 @@ mod tests {
     fn each_failure_is_told_apart() {
         let warden = Warden::start().unwrap();
         let failure = |script| shell(&warden, script).wait_until_ready(LIMIT).unwrap_err().to_string();
-        assert_eq!(failure("echo hello; sleep 100"), r#"the first output is not READY but "hello\n""#);
+        assert_eq!(failure("echo hello; sleep 100"), r#"it did not say what it should, but "hello\n""#);
         let ended = failure("echo first >&2; echo no KVM >&2; exit 3");
         assert_eq!(ended, "ended before it was ready: exit status: 3, saying: no KVM");
         let late = shell(&warden, "sleep 100").wait_until_ready(Duration::from_millis(50));
@@ -326,7 +356,19 @@ mod tests {
         let silent = shell(&warden, "echo no disk >&2; exit 1").wait_until_end(LIMIT).unwrap_err();
         assert_eq!(silent.to_string(), "ended before it was ready: exit status: 1, saying: no disk");
         let endless = shell(&warden, "yes").wait_until_end(LIMIT).unwrap_err();
-        assert_eq!(endless.to_string(), "the first output is not READY but \"more than 65536 bytes\"");
+        assert_eq!(endless.to_string(), "it did not say what it should, but \"more than 65536 bytes\"");
+    }
+
+    #[test]
+    fn a_word_is_waited_for() {
+        let warden = Warden::start().unwrap();
+        let wait = |script| shell(&warden, script).wait_for("bytes=64", LIMIT);
+        let (said, time) = wait("echo proto=1; sleep 0.1; echo bytes=64 exits=2; sleep 100").unwrap();
+        assert!(said.contains("exits=2") && time >= Duration::from_millis(90), "{said} {time:?}");
+        let other = wait("echo bytes=63").unwrap_err().to_string();
+        assert_eq!(other, r#"it did not say what it should, but "bytes=63""#);
+        assert!(matches!(wait("exit 3"), Err(Failure::Ended(_))));
+        assert!(matches!(wait("yes"), Err(Failure::Output(_))));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Results as lines of JSON, appended to files that scripts read.
 
+use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,9 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::host::Host;
+use crate::progress;
 use crate::statistics::{Ratio, Slope, Summary};
+use crate::subjects::{Absent, Boundary};
 
 /// Results could not be kept.
 #[derive(Debug, Error)]
@@ -104,6 +107,23 @@ impl<'a> Comparison<'a> {
     }
 }
 
+/// A subject that was not there, and why.
+#[derive(Clone, Debug, Serialize)]
+struct Missing<'a> {
+    subject: &'a str,
+    metric: &'static str,
+    reason: &'a str,
+}
+
+/// What lies between a subject's job and its host.
+#[derive(Clone, Debug, Serialize)]
+struct Between<'a> {
+    subject: &'a str,
+    metric: &'static str,
+    #[serde(flatten)]
+    boundary: Boundary,
+}
+
 /// The samples themselves, in the order in which they were taken.
 #[derive(Clone, Debug, Serialize)]
 pub struct Samples<'a> {
@@ -139,6 +159,13 @@ impl Run {
         file.write_all(line.as_bytes()).map_err(failed)
     }
 
+    fn command(&self) -> String {
+        let variables = ["MOTE_BENCH_RUNS", "MOTE_BENCH_MACHINES", "MOTE_BENCH_SUBJECTS"];
+        let set = variables.into_iter().filter_map(|name| Some((name, env::var(name).ok()?)));
+        let arguments = env::args().skip(1).filter(|word| word != "--bench");
+        command(self.bench, self.seed, set, &arguments.collect::<Vec<_>>())
+    }
+
     fn line(&self, result: &impl Serialize) -> serde_json::Result<String> {
         #[derive(Serialize)]
         struct Line<'a, R: Serialize> {
@@ -146,9 +173,33 @@ impl Run {
             result: &'a R,
             #[serde(flatten)]
             run: &'a Run,
+            /// What takes the same anew, in the same random order.
+            command: String,
+            /// Fewer rounds than were wanted: somebody pressed Ctrl-C.
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            partial: bool,
         }
-        Ok(serde_json::to_string(&Line { result, run: self })? + "\n")
+        let partial = progress::is_interrupted();
+        Ok(serde_json::to_string(&Line { result, run: self, command: self.command(), partial })? + "\n")
     }
+}
+
+/// The command of a bench with these variables and arguments.
+fn command<'a>(
+    bench: &str,
+    seed: u64,
+    variables: impl Iterator<Item = (&'a str, String)>,
+    arguments: &[String],
+) -> String {
+    let mut command = format!("MOTE_BENCH_SEED={seed} ");
+    for (name, value) in variables {
+        command.push_str(&format!("{name}={value} "));
+    }
+    command.push_str(&format!("cargo bench --bench {bench}"));
+    if !arguments.is_empty() {
+        command.push_str(&format!(" -- {}", arguments.join(" ")));
+    }
+    command
 }
 
 /// Where a run's results go: `results.jsonl`, which all benches share, and a file of samples of the bench's own.
@@ -172,6 +223,24 @@ impl<'a> Files<'a> {
     /// When a file cannot be written.
     pub fn result(&self, result: &impl Serialize) -> Result<(), ResultsError> {
         self.run.append(&self.results, result)
+    }
+
+    /// Appends who was absent.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn absent(&self, absent: &[Absent]) -> Result<(), ResultsError> {
+        let missing =
+            |it: &Absent| self.result(&Missing { subject: it.name, metric: "absent", reason: &it.reason });
+        absent.iter().try_for_each(missing)
+    }
+
+    /// Appends what a subject shares with its host, and what a job in it cannot do.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn boundary(&self, subject: &str, boundary: Boundary) -> Result<(), ResultsError> {
+        self.result(&Between { subject, metric: "boundary", boundary })
     }
 
     /// Appends all samples of a series, those of runs that failed included.
@@ -256,7 +325,20 @@ mod tests {
             "host": {"cpu": "A CPU", "kernel": "", "kvm": "kvm_amd", "cpus": 2, "memory_mib": 0, "thp": "",
                      "load": 0.5, "scheduling": ""},
         });
-        assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), expected);
+        let mut line = serde_json::from_str::<Value>(&line).unwrap();
+        // It holds what this test was started with.
+        let command = line.as_object_mut().unwrap().remove("command").unwrap();
+        assert!(command.as_str().unwrap().contains("MOTE_BENCH_SEED=7 "), "{command}");
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_command_has_what_the_run_had() {
+        let set = [("MOTE_BENCH_RUNS", "5".to_owned())].into_iter();
+        let arguments = ["--at-most", "1000"].map(str::to_owned);
+        let expected = "MOTE_BENCH_SEED=7 MOTE_BENCH_RUNS=5 cargo bench --bench density -- --at-most 1000";
+        assert_eq!(command("density", 7, set, &arguments), expected);
+        assert_eq!(command("exits", 7, [].into_iter(), &[]), "MOTE_BENCH_SEED=7 cargo bench --bench exits");
     }
 
     #[test]
@@ -270,6 +352,22 @@ mod tests {
             (&line["relative_to"], &line["ratio"], &line["low"]),
             (&json!("floor"), &json!(1.1), &json!(1.0))
         );
+    }
+
+    #[test]
+    fn who_was_absent_is_kept_with_the_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        let run = run();
+        let files = Files::of(&run, directory.path());
+        files.absent(&[Absent { name: "crun", reason: "it is not on PATH".into() }]).unwrap();
+        files.boundary("mote", Boundary::MACHINE).unwrap();
+        let text = fs::read_to_string(directory.path().join("results.jsonl")).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(
+            (&lines[0]["subject"], &lines[0]["reason"]),
+            (&json!("crun"), &json!("it is not on PATH"))
+        );
+        assert_eq!(lines[1]["shares"], json!(Boundary::MACHINE.shares));
     }
 
     #[test]

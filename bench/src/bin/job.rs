@@ -1,7 +1,8 @@
 //! The guest's counterpart for everything that is a process on the host, in a container or not: the same jobs under the same
-//! words, `mode=ready`, `mode=idle` and `mode=echo` (see the crate guest-kernel), spoken on stdin and stdout.
+//! words, `mode=ready`, `mode=idle` and `mode=echo` (see the crate guest-kernel), spoken on stdin and stdout; and `mode=read` instead of a disk.
 
-use std::io::{self, BufRead, Write};
+use std::fs::File;
+use std::io::{self, BufRead, Read, Write};
 use std::process::ExitCode;
 use std::thread;
 
@@ -11,6 +12,9 @@ mod work;
 
 use work::work;
 
+/// Bytes read at once.
+const PIECE: usize = 128 << 10;
+
 fn main() -> io::Result<ExitCode> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let value = |key: &str| words.iter().find_map(|word| word.strip_prefix(key));
@@ -18,6 +22,7 @@ fn main() -> io::Result<ExitCode> {
         "ready" => say("READY")?,
         "idle" => idle()?,
         "echo" => echo(value("n=").and_then(|steps| steps.parse().ok()).unwrap_or(0))?,
+        "read" => read(value("data=").unwrap_or("/data"))?,
         other => {
             say(&format!("error=unknown-mode detail={other}"))?;
             return Ok(ExitCode::from(2));
@@ -46,6 +51,19 @@ fn echo(steps: u64) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Reads a file to its end, as much at once as the guest reads of its disk.
+fn read(path: &str) -> io::Result<()> {
+    say("READY")?;
+    let (mut file, mut buffer, mut bytes) = (File::open(path)?, vec![0; PIECE], 0);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => break,
+            count => bytes += count,
+        }
+    }
+    say(&format!("bytes={bytes}"))
 }
 
 /// One line in one write, at once.

@@ -7,36 +7,52 @@ use std::time::Instant;
 
 use fastrand::Rng;
 
-use super::{AT_A_TIME, BATCH, LIMIT, Limits, Rates, host, job};
+use super::{AT_A_TIME, BATCH, LIMIT, Limits, Rates, job};
+use crate::headroom;
 use crate::process::{Failure, Machine, Warden};
+use crate::progress;
 use crate::report::chain;
 use crate::rounds::schedule;
 use crate::subjects::{self, Subject};
 
-/// Every subject's rates, with what failed. A round has each subject once at each number of starts at a time, in random order.
+/// What came of it.
+pub(super) struct Measured {
+    /// By subject.
+    pub(super) rates: Vec<Rates>,
+    /// Of the subject that took part twice, the second time.
+    pub(super) again: Rates,
+    pub(super) failures: Vec<String>,
+}
+
+/// Every subject's rates, and those of the one at `twice` again. A round has each once at each number of starts at a time, in random
+/// order.
 pub(super) fn measure(
     subjects: &[Box<dyn Subject>],
+    twice: usize,
     limits: Limits,
     runs: usize,
     random: &mut Rng,
     warden: &Warden,
-) -> Result<(Vec<Rates>, Vec<String>), Failure> {
-    let mut rates: Vec<Rates> = subjects.iter().map(|_| Rates::default()).collect();
+) -> Result<Measured, Failure> {
+    let whose: Vec<usize> = (0..subjects.len()).chain((twice < subjects.len()).then_some(twice)).collect();
+    let mut rates: Vec<Rates> = whose.iter().map(|_| Rates::default()).collect();
     let mut failures = Vec::new();
     let machines = BATCH.min(limits.at_most);
-    for turn in schedule(&vec![runs; subjects.len() * AT_A_TIME.len()], random).into_iter().flatten() {
-        let (subject, level) = (turn / AT_A_TIME.len(), turn % AT_A_TIME.len());
-        if host::available_kib().map_err(Failure::Prepare)? < limits.margin_mib * 1024 {
-            failures.push(format!("{}: less than {} MiB free", subjects[subject].name(), limits.margin_mib));
-            rates[subject][level].push(None);
+    let turns = schedule(&vec![runs; whose.len() * AT_A_TIME.len()], random).into_iter().flatten().collect();
+    for turn in progress::over("rates", turns) {
+        let (series, level) = (turn / AT_A_TIME.len(), turn % AT_A_TIME.len());
+        let subject = &*subjects[whose[series]];
+        if headroom::available_kib().map_err(Failure::Prepare)? < limits.margin_mib * 1024 {
+            failures.push(format!("{}: less than {} MiB free", subject.name(), limits.margin_mib));
+            rates[series][level].push(None);
             continue;
         }
-        let rate = start_batch(&*subjects[subject], machines, AT_A_TIME[level], warden);
-        let rate = rate
-            .map_err(|failure| failures.push(format!("{}: {}", subjects[subject].name(), chain(&failure))));
-        rates[subject][level].push(rate.ok());
+        let rate = start_batch(subject, machines, AT_A_TIME[level], warden);
+        let rate = rate.map_err(|failure| failures.push(format!("{}: {}", subject.name(), chain(&failure))));
+        rates[series][level].push(rate.ok());
     }
-    Ok((rates, failures))
+    let again = rates.split_off(subjects.len()).pop().unwrap_or_default();
+    Ok(Measured { rates, again, failures })
 }
 
 /// Machines a second, from the first spawn until all of `machines` are ready; all of them live till then.

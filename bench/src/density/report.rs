@@ -8,8 +8,8 @@ use super::{AT_A_TIME, Filling, Rates};
 use crate::binaries;
 use crate::report::table;
 use crate::results::{Comparison, Estimate, Files, Measurement, Run, Samples};
-use crate::statistics::Summary;
-use crate::subjects::Subject;
+use crate::statistics::{Summary, noise};
+use crate::subjects::{Absent, Subject};
 
 /// What is promised of mote's rate: at least so many times the floor's.
 const PROMISE: f64 = 0.7;
@@ -57,12 +57,46 @@ pub(super) fn compare(
     let mut comparisons = Vec::new();
     for (name, above) in named().filter(|(name, _)| *name != floor) {
         for (level, metric) in METRICS.into_iter().enumerate() {
-            let pairs = above[level].iter().zip(&below[level]);
-            let pairs: Vec<_> = pairs.filter_map(|(above, below)| above.zip(*below)).collect();
-            comparisons.extend(Comparison::of(name, floor, metric, &pairs, random));
+            comparisons.extend(Comparison::of(
+                name,
+                floor,
+                metric,
+                &pairs(&above[level], &below[level]),
+                random,
+            ));
         }
     }
     comparisons
+}
+
+/// The rounds in which both succeeded.
+fn pairs(above: &[Option<f64>], below: &[Option<f64>]) -> Vec<(f64, f64)> {
+    above.iter().zip(below).filter_map(|(above, below)| above.zip(*below)).collect()
+}
+
+/// How the two series of one subject differ.
+pub(super) fn compare_twice(
+    name: &'static str,
+    first: &Rates,
+    again: &Rates,
+    random: &mut Rng,
+) -> Vec<Comparison<'static>> {
+    let levels = METRICS.into_iter().zip(first.iter().zip(again));
+    levels
+        .filter_map(|(metric, (first, again))| {
+            Comparison::of(name, name, metric, &pairs(again, first), random)
+        })
+        .collect()
+}
+
+/// The same in words, a line for each number of starts at a time.
+pub(super) fn noises(name: &str, first: &Rates, again: &Rates, random: &mut Rng) -> String {
+    let levels = AT_A_TIME.into_iter().zip(first.iter().zip(again));
+    levels
+        .map(|(count, (first, again))| {
+            format!("{count} at a time, {}\n", noise(name, &pairs(again, first), random))
+        })
+        .collect()
 }
 
 /// Whether mote starts as fast as it must.
@@ -89,6 +123,7 @@ fn summary(samples: &[Option<f64>]) -> Option<Summary> {
 pub(super) fn keep(
     run: &Run,
     subjects: &[Box<dyn Subject>],
+    absent: &[Absent],
     fillings: &[Filling],
     rates: &[Rates],
     comparisons: &[Comparison<'_>],
@@ -112,6 +147,7 @@ pub(super) fn keep(
             files.series(&Samples { subject, metric, unit, samples: values }, version)?;
         }
     }
+    files.absent(absent)?;
     Ok(files.finish(comparisons)?)
 }
 

@@ -7,9 +7,9 @@ use fastrand::Rng;
 
 use crate::binaries;
 use crate::report::table;
-use crate::results::{Comparison, Files, Run, Samples};
-use crate::statistics::{Summary, noise};
-use crate::subjects::{Boundary, Subject};
+use crate::results::{Comparison, Estimate, Files, Run, Samples};
+use crate::statistics::{Ratio, Slope, Summary, noise};
+use crate::subjects::{Absent, Boundary, Subject};
 use crate::syscalls;
 
 /// What is measured of each subject.
@@ -20,8 +20,12 @@ pub(super) enum Metric {
     Pss,
     Processes,
     SystemCalls,
+    Rate,
     Answer,
     Compute,
+    Read,
+    Exits,
+    ReadExits,
 }
 
 impl Metric {
@@ -35,6 +39,10 @@ impl Metric {
             Self::SystemCalls => ("system_calls", "1"),
             Self::Answer => ("answer", "us"),
             Self::Compute => ("compute", "ms"),
+            Self::Rate => ("starts_per_second", "1/s"),
+            Self::Read => ("read_64_mib", "ms"),
+            Self::Exits => ("exits_of_start", "1"),
+            Self::ReadExits => ("exits_to_read", "1"),
         }
     }
 }
@@ -73,6 +81,10 @@ pub(super) struct Findings {
     version: String,
     boundary: Boundary,
     pub(super) series: BTreeMap<Metric, Series>,
+    /// How many lived at once when they were looked at.
+    pub(super) live: usize,
+    /// What one more of them took from the host, in KiB.
+    pub(super) marginal: Option<Slope>,
     pub(super) failures: Vec<String>,
 }
 
@@ -83,6 +95,8 @@ impl Findings {
             version: subject.version(),
             boundary: subject.boundary(),
             series: BTreeMap::new(),
+            live: 0,
+            marginal: None,
             failures: Vec::new(),
         }
     }
@@ -91,8 +105,27 @@ impl Findings {
         self.series.entry(metric).or_default().push(round, Some(sample));
     }
 
+    /// Adds a sample, if there is one, of a round of its own.
+    pub(super) fn extend(&mut self, metric: Metric, sample: Option<f64>) {
+        if let Some(sample) = sample {
+            let round = self.series.get(&metric).map_or(0, |series| series.0.len());
+            self.push(metric, round, sample);
+        }
+    }
+
     fn summary(&self, metric: Metric) -> Option<Summary> {
         self.series.get(&metric)?.summary()
+    }
+
+    fn figure(&self, metric: Metric, of: fn(Summary) -> f64) -> String {
+        let words = |value: f64| if value < 10.0 { format!("{value:.1}") } else { format!("{value:.0}") };
+        self.summary(metric).map(|it| words(of(it))).unwrap_or_default()
+    }
+
+    /// How many samples there are.
+    #[cfg(test)]
+    pub(super) fn count(&self, metric: Metric) -> usize {
+        self.series.get(&metric).map_or(0, |series| series.0.len())
     }
 
     /// Whether it has answered a line.
@@ -148,7 +181,8 @@ pub(super) fn text(
         text.push_str(&noise(name, &pairs, random));
         text.push('\n');
     }
-    text.push_str(&format!("\neach, of several at once\n{}\n{}", holdings(all), boundaries(all)));
+    let tables = [holdings(all), work(all), boundaries(all)].join("\n");
+    text.push_str(&format!("\neach, of several at once\n{tables}"));
     for findings in all {
         if let (Some(failure), count) = (findings.failures.last(), findings.failures.len()) {
             text.push_str(&format!("failed: {}, {count} times, the last: {failure}\n", findings.name));
@@ -168,9 +202,7 @@ fn starts(all: &[Findings], comparisons: &[Comparison<'_>]) -> String {
         let ratios = [(findings.name, "process"), ("mote", findings.name)].map(|pair| {
             let found =
                 comparisons.iter().find(|it| (it.subject, it.relative_to) == pair && pair.0 != pair.1);
-            found
-                .map(|it| format!("{:.2} ({:.2}..{:.2})", it.ratio.ratio, it.ratio.low, it.ratio.high))
-                .unwrap_or_default()
+            found.map(|it| ratio(it.ratio)).unwrap_or_default()
         });
         let n = series.samples().len() - series.failed();
         let head = [findings.name.to_owned(), n.to_string(), series.failed().to_string()];
@@ -180,30 +212,50 @@ fn starts(all: &[Findings], comparisons: &[Comparison<'_>]) -> String {
     table(&heads, &rows)
 }
 
+/// With more digits where it is small.
+fn ratio(Ratio { ratio, low, high }: Ratio) -> String {
+    let digits = if ratio < 0.1 { 4 } else { 2 };
+    format!("{ratio:.digits$} ({low:.digits$}..{high:.digits$})")
+}
+
 fn holdings(all: &[Findings]) -> String {
+    let heads =
+        ["subject", "live", "processes", "private KiB", "PSS KiB", "host KiB for one more", "starts/s"];
+    let row = |findings: &Findings| {
+        let figure = |metric| findings.figure(metric, |it| it.p50);
+        let marginal = findings.marginal.map(|it| format!("{:.0} ({:.0}..{:.0})", it.slope, it.low, it.high));
+        vec![
+            findings.name.to_owned(),
+            findings.live.to_string(),
+            figure(Metric::Processes),
+            figure(Metric::Private),
+            figure(Metric::Pss),
+            marginal.unwrap_or_default(),
+            figure(Metric::Rate),
+        ]
+    };
+    table(&heads, &all.iter().map(row).collect::<Vec<_>>())
+}
+
+fn work(all: &[Findings]) -> String {
     let heads = [
         "subject",
-        "live",
-        "processes",
-        "private KiB",
-        "PSS KiB",
         "answer us: p50",
         "p99",
         "compute ms: p50",
+        "read ms: p50",
+        "exits of a start",
+        "exits to read",
     ];
     let row = |findings: &Findings| {
-        let figure = |metric, of: fn(Summary) -> f64| {
-            findings.summary(metric).map(|it| format!("{:.0}", of(it))).unwrap_or_default()
-        };
         vec![
             findings.name.to_owned(),
-            figure(Metric::Pss, |it| it.n as f64),
-            figure(Metric::Processes, |it| it.p50),
-            figure(Metric::Private, |it| it.p50),
-            figure(Metric::Pss, |it| it.p50),
-            figure(Metric::Answer, |it| it.p50),
-            figure(Metric::Answer, |it| it.p99),
-            figure(Metric::Compute, |it| it.p50),
+            findings.figure(Metric::Answer, |it| it.p50),
+            findings.figure(Metric::Answer, |it| it.p99),
+            findings.figure(Metric::Compute, |it| it.p50),
+            findings.figure(Metric::Read, |it| it.p50),
+            findings.figure(Metric::Exits, |it| it.p50),
+            findings.figure(Metric::ReadExits, |it| it.p50),
         ]
     };
     table(&heads, &all.iter().map(row).collect::<Vec<_>>())
@@ -226,16 +278,23 @@ fn boundaries(all: &[Findings]) -> String {
 pub(super) fn keep(
     run: &Run,
     all: &[Findings],
+    absent: &[Absent],
     comparisons: &[Comparison<'_>],
 ) -> Result<(), Box<dyn error::Error>> {
     let files = Files::of(run, &binaries::results_directory()?);
     for findings in all {
         let (subject, version) = (findings.name, &*findings.version);
+        files.boundary(subject, findings.boundary)?;
         for (metric, series) in &findings.series {
             let (metric, unit) = metric.words();
             files.series(&Samples { subject, metric, unit, samples: &series.samples() }, version)?;
         }
+        if let Some(slope) = findings.marginal {
+            let (metric, unit, n) = ("memory_per_machine", "KiB", findings.live);
+            files.result(&Estimate { subject, version, metric, unit, n, slope })?;
+        }
     }
+    files.absent(absent)?;
     Ok(files.finish(comparisons)?)
 }
 
@@ -248,6 +307,8 @@ mod tests {
             name,
             version: String::new(),
             boundary: Boundary { shares: "kernel", cannot: "mount" },
+            live: 0,
+            marginal: None,
             series: BTreeMap::from([(Metric::Start, Series(starts.to_vec()))]),
             failures: Vec::new(),
         }

@@ -1,26 +1,26 @@
 //! The page for browsers.
 
-use super::chart::Chart;
+use super::figures::{self, Figure};
+use super::isolation;
 use super::text::{HEADS, provenance, tables};
-use super::{Line, Results};
+use super::{Line, Results, history};
 
 const STYLE: &str = include_str!("style.css");
 
 pub(super) fn page(results: &Results) -> String {
-    let mut body = String::from("<h1>What mote's benches found</h1>\n");
-    body.push_str(
-        "<p>The last run of each bench. Figures of different runs are not comparable: each stands with its own.</p>\n",
+    let mut body = String::from(
+        "<header><h1>What mote's benches found</h1>\n<p>The last run of each bench. Figures of different runs are not \
+         comparable: each stands with its own.</p>\n",
     );
-    for (bench, lines) in &results.0 {
-        let bench = escape(bench);
-        body.push_str(&format!("<h2>{bench}</h2>\n<p><code>cargo bench --bench {bench}</code></p>\n"));
-        body.push_str(&format!("<p class=\"small\">{}</p>\n", escape(&provenance(lines))));
-        charts(lines).iter().for_each(|chart| body.push_str(&chart.svg()));
-        for table in tables(lines) {
-            let title = format!("{}, {}", table.metric, table.unit);
-            body.push_str(&section(&title, &table.rows));
-        }
-        body.push_str(&raw(lines));
+    let link = |name: &str| format!("<a href=\"#{0}\">{0}</a>", escape(name));
+    let names = results.benches.keys().map(|name| &**name);
+    let names = names.chain((!results.history.is_empty()).then_some("history"));
+    body.push_str(&format!("<nav>{}</nav></header>\n", names.map(link).collect::<Vec<_>>().join(" ")));
+    for (bench, lines) in &results.benches {
+        body.push_str(&section(bench, lines));
+    }
+    if !results.history.is_empty() {
+        body.push_str(&past(results));
     }
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
@@ -29,77 +29,130 @@ pub(super) fn page(results: &Results) -> String {
     )
 }
 
-/// How long starts take, as shares of all, and what is left of memory.
-fn charts(lines: &[Line]) -> Vec<Chart<'_>> {
-    let series = |metric: &str| -> Vec<(&str, Vec<f64>)> {
-        let found = lines.iter().filter(|line| line.metric == metric);
-        found
-            .filter_map(|line| {
-                Some((&*line.subject, line.samples.as_ref()?.iter().copied().flatten().collect()))
-            })
-            .collect()
-    };
-    let starts =
-        series("spawn_to_ready").into_iter().map(|(name, samples)| (name, shares(samples))).collect();
-    let memory =
-        series("memory_available").into_iter().map(|(name, samples)| (name, taken(&samples))).collect();
-    vec![
-        Chart {
-            title: "Time to start",
-            axes: ["ms from spawn to READY", "share of starts"],
-            logarithmic: true,
-            lines: starts,
-        },
-        Chart {
-            title: "Memory",
-            axes: ["machines alive", "MiB that the host has less"],
-            logarithmic: false,
-            lines: memory,
-        },
-    ]
+/// One bench: figures, tables, and who was absent.
+fn section(bench: &str, lines: &[Line]) -> String {
+    let command = command(lines);
+    let mut html = format!(
+        "<section id=\"{0}\">\n<h2>{0}</h2>\n<p><code>{1}</code></p>\n",
+        escape(bench),
+        escape(&command)
+    );
+    html.push_str(&format!("<p class=\"small\">{}</p>\n", escape(&provenance(lines))));
+    if lines.iter().any(|line| line.partial) {
+        html.push_str("<p class=\"warning\">This run was interrupted: its figures come from fewer rounds than it would have had.</p>\n");
+    }
+    if let Some((heads, rows)) = isolation::table(lines) {
+        html.push_str(&table(&heads, &rows));
+        let whose: Vec<&Line> = lines.iter().filter(|line| line.samples.is_some()).collect();
+        html.push_str(&data(&whose, &command));
+    }
+    html.push_str("<div class=\"figures\">\n");
+    for figure in figures::of(lines) {
+        html.push_str(&drawn(&figure, &command));
+    }
+    html.push_str("</div>\n");
+    for found in tables(lines) {
+        let title = format!("{}, {}", found.metric, found.unit);
+        let whose: Vec<&Line> = lines.iter().filter(|line| line.metric == found.metric).collect();
+        html.push_str(&format!("<h3>{}</h3>\n{}", escape(&title), table(&HEADS, &found.rows)));
+        html.push_str(&data(&whose, &command));
+    }
+    for line in lines {
+        if let Some(reason) = &line.reason {
+            html.push_str(&format!(
+                "<p class=\"small\">Absent: <b>{}</b>: {}</p>\n",
+                escape(&line.subject),
+                escape(reason)
+            ));
+        }
+    }
+    html + "</section>\n"
 }
 
-/// The empirical distribution function of samples above 0.
-fn shares(mut samples: Vec<f64>) -> Vec<(f64, f64)> {
-    samples.retain(|&sample| sample > 0.0);
-    samples.sort_unstable_by(f64::total_cmp);
-    let count = samples.len() as f64;
-    (1..).zip(samples).map(|(rank, sample)| (sample, f64::from(rank) / count)).collect()
+/// What repeats a run, in the same random order. Older results know the bench only.
+fn command(lines: &[Line]) -> String {
+    match lines.first() {
+        Some(line) if line.command.is_empty() => format!("cargo bench --bench {}", line.bench),
+        Some(line) => line.command.clone(),
+        None => String::new(),
+    }
 }
 
-/// What each reading of memory, in KiB, is below the first, in MiB.
-fn taken(samples: &[f64]) -> Vec<(f64, f64)> {
-    let first = samples.first().copied().unwrap_or_default();
-    (1..).zip(samples).map(|(count, kib)| (f64::from(count), (first - kib).max(0.0) / 1024.0)).collect()
+fn drawn(Figure { svg, caption, lines }: &Figure<'_>, command: &str) -> String {
+    format!("<figure>{svg}<figcaption>{caption}</figcaption>\n{}</figure>\n", data(lines, command))
+}
+
+/// What a figure or table was made from, and the command that makes it anew: one click away.
+fn data(lines: &[&Line], command: &str) -> String {
+    let mut html =
+        format!("<details><summary>Data and command</summary>\n<p><code>{}</code></p>\n", escape(command));
+    for line in lines {
+        let head = format!("{}, {}, {}", line.subject, line.metric, line.unit);
+        let text = match (&line.samples, line.p50, line.slope) {
+            (Some(samples), _, _) => {
+                let sample = |it: &Option<f64>| it.map_or_else(|| "failed".to_owned(), |it| it.to_string());
+                samples.iter().map(sample).collect::<Vec<_>>().join(" ")
+            }
+            (None, Some(p50), _) => format!(
+                "n {}, failed {}, min {}, p50 {p50}, p99 {}, mean {}",
+                line.n.unwrap_or_default(),
+                line.failures.unwrap_or_default(),
+                line.min.unwrap_or_default(),
+                line.p99.unwrap_or_default(),
+                line.mean.unwrap_or_default()
+            ),
+            (None, None, Some(slope)) => format!(
+                "{slope} ({}..{}), from {}",
+                line.low.unwrap_or_default(),
+                line.high.unwrap_or_default(),
+                line.n.unwrap_or_default()
+            ),
+            (None, None, None) => continue,
+        };
+        html.push_str(&format!("<p><b>{}</b></p><pre>{}</pre>\n", escape(&head), escape(&text)));
+    }
+    html + "</details>\n"
+}
+
+/// What each commit came to: one chart a unit, and all of it as a table.
+fn past(results: &Results) -> String {
+    let mut html = String::from(
+        "<section id=\"history\">\n<h2>history</h2>\n<p class=\"small\">mote by commit, from bench/history.jsonl. Ratios are of one \
+         run each; sizes depend little on the host.</p>\n<div class=\"figures\">\n",
+    );
+    for chart in history::charts(&results.history) {
+        let Some(svg) = chart.svg() else { continue };
+        let caption = chart.caption();
+        html.push_str(&format!("<figure>{svg}<figcaption>{caption}</figcaption></figure>\n"));
+    }
+    let (heads, rows) = history::table(&results.history);
+    let heads: Vec<&str> = heads.iter().map(|head| &**head).collect();
+    html.push_str(&format!("</div>\n{}", table(&heads, &rows)));
+    let lines: String = results
+        .history
+        .iter()
+        .filter_map(|record| serde_json::to_string(record).ok())
+        .map(|line| line + "\n")
+        .collect();
+    html.push_str(&format!(
+        "<details><summary>Data and command</summary>\n<p><code>cargo run --release -p bench --bin mote-bench -- record</code></p>\n<pre>{}</pre></details>\n",
+        escape(&lines)
+    ));
+    html + "</section>\n"
 }
 
 /// A table that scrolls by itself where it is too wide, without the columns that say nothing.
-fn section(title: &str, rows: &[Vec<String>]) -> String {
+fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let says = |column: &usize| rows.iter().any(|row| row.get(*column).is_some_and(|cell| !cell.is_empty()));
-    let columns: Vec<usize> = (0..HEADS.len()).filter(says).collect();
-    let heads: String = columns.iter().map(|&column| format!("<th>{}</th>", escape(HEADS[column]))).collect();
-    let mut html = format!("<h3>{}</h3>\n<div class=\"wide\"><table>\n<tr>{heads}</tr>\n", escape(title));
+    let columns: Vec<usize> = (0..heads.len()).filter(says).collect();
+    let heads: String = columns.iter().map(|&column| format!("<th>{}</th>", escape(heads[column]))).collect();
+    let mut html = format!("<div class=\"wide\"><table>\n<tr>{heads}</tr>\n");
     for row in rows {
         let cells = columns.iter().filter_map(|&column| row.get(column));
         let cells: String = cells.map(|cell| format!("<td>{}</td>", escape(cell))).collect();
         html.push_str(&format!("<tr>{cells}</tr>\n"));
     }
     html + "</table></div>\n"
-}
-
-/// Every sample, for those who want to count again.
-fn raw(lines: &[Line]) -> String {
-    let mut html = String::from("<details><summary>Raw samples</summary>\n");
-    for line in lines {
-        let Some(samples) = &line.samples else { continue };
-        let samples: Vec<_> = samples
-            .iter()
-            .map(|sample| sample.map_or_else(|| "failed".to_owned(), |it| it.to_string()))
-            .collect();
-        let head = format!("{}, {}, {}", line.subject, line.metric, line.unit);
-        html.push_str(&format!("<p><b>{}</b></p><pre>{}</pre>\n", escape(&head), escape(&samples.join(" "))));
-    }
-    html + "</details>\n"
 }
 
 /// Text as HTML.

@@ -31,16 +31,16 @@ fn results() -> Results {
 #[test]
 fn only_the_last_run_of_each_bench_counts() {
     let results = results();
-    assert_eq!(results.0.keys().collect::<Vec<_>>(), ["cold_start", "density"]);
-    assert!(results.0.values().flatten().all(|line| line.commit == "new"));
-    assert_eq!(results.0["cold_start"].len(), 4);
+    assert_eq!(results.benches.keys().collect::<Vec<_>>(), ["cold_start", "density"]);
+    assert!(results.benches.values().flatten().all(|line| line.commit == "new"));
+    assert_eq!(results.benches["cold_start"].len(), 4);
 }
 
 #[test]
 fn markdown_has_a_table_for_each_metric() {
     let text = render(&results(), Format::Markdown).unwrap();
-    assert!(text.contains("| floor | 2 | 0 | 1.00 | 2.00 | 3.00 |  | 1.12 (1.10..1.20) |\n"), "{text}");
-    assert!(text.contains("| mote | 60 |  |  |  |  | 927 (889..965) |  |\n"), "{text}");
+    assert!(text.contains("| floor | 2.00 | 3.00 | 1.00 |  | 1.12 (1.10..1.20) | 2 | 0 |\n"), "{text}");
+    assert!(text.contains("| mote |  |  |  | 927 (889..965) |  | 60 |  |\n"), "{text}");
     assert!(text.contains("### memory_per_machine, KiB\n"), "{text}");
 }
 
@@ -59,7 +59,7 @@ fn csv_is_quoted() {
 #[test]
 fn json_is_what_was_read() {
     let lines: Vec<Line> = serde_json::from_str(&render(&results(), Format::Json).unwrap()).unwrap();
-    assert_eq!(lines.iter().collect::<Vec<_>>(), results().0.values().flatten().collect::<Vec<_>>());
+    assert_eq!(lines.iter().collect::<Vec<_>>(), results().benches.values().flatten().collect::<Vec<_>>());
 }
 
 #[test]
@@ -72,6 +72,11 @@ fn a_page_stands_alone_and_escapes_what_it_was_told() {
     );
     assert_eq!(page.matches("<figure>").count(), 2, "starts and memory");
     assert!(page.contains("<pre>2.5 failed 1.5</pre>"));
+    let figures = page.split("<figure>").skip(1).map(|rest| rest.split("</figure>").next().unwrap());
+    for figure in figures {
+        assert!(figure.contains("<summary>Data and command</summary>"), "{figure}");
+        assert!(figure.contains("cargo bench --bench"), "{figure}");
+    }
     assert!(page.contains("prefers-color-scheme: dark") && page.contains("width=device-width"));
 }
 

@@ -29,7 +29,11 @@ impl Subject for Bubblewrap {
         Ok(arguments)
     }
 
+    fn reading_job(&self) -> Option<&'static str> {
+        Some("mode=read")
+    }
+
     fn boundary(&self) -> Boundary {
-        Boundary { shares: "kernel, page cache", cannot: "mount, load modules" }
+        Boundary::NAMESPACES
     }
 }

@@ -27,26 +27,22 @@ pub(super) struct Container {
     started: AtomicUsize,
 }
 
-/// What containers share with their host if nothing stands in between.
-const KERNEL: Boundary = Boundary { shares: "kernel, page cache", cannot: "mount, load modules" };
-
 impl Container {
     pub(super) fn crun(executable: PathBuf) -> Self {
         let options = &["--cgroup-manager=disabled"];
-        Self { name: CRUN, executable, options, boundary: KERNEL, started: AtomicUsize::new(0) }
+        Self { name: CRUN, executable, options, boundary: Boundary::NAMESPACES, started: AtomicUsize::new(0) }
     }
 
     /// Rootless, it goes without cgroups where they cannot be made.
     pub(super) fn runc(executable: PathBuf) -> Self {
         let options = &["--rootless=true"];
-        Self { name: RUNC, executable, options, boundary: KERNEL, started: AtomicUsize::new(0) }
+        Self { name: RUNC, executable, options, boundary: Boundary::NAMESPACES, started: AtomicUsize::new(0) }
     }
 
     /// With ptrace, the platform that works everywhere.
     pub(super) fn gvisor(executable: PathBuf) -> Self {
         let options = &["--platform=ptrace", "--network=none", "--ignore-cgroups"];
-        let boundary =
-            Boundary { shares: "page cache; kernel behind its own", cannot: "mount, load modules" };
+        let boundary = Boundary { shares: "page cache; kernel behind its own", ..Boundary::NAMESPACES };
         Self { name: GVISOR, executable, options, boundary, started: AtomicUsize::new(0) }
     }
 }
@@ -70,6 +66,10 @@ impl Subject for Container {
         arguments.extend(["run".into(), "--bundle".into(), bundle.into()]);
         arguments.push(format!("mote-bench-{}-{number}", std::process::id()).into());
         Ok(arguments)
+    }
+
+    fn reading_job(&self) -> Option<&'static str> {
+        Some("mode=read")
     }
 
     fn boundary(&self) -> Boundary {

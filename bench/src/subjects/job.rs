@@ -78,6 +78,24 @@ impl Job {
         Ok(())
     }
 
+    /// Adds files to be read: `data`, of the same file system, is `/data` in the root of a container, and a machine's disk.
+    ///
+    /// # Errors
+    /// When it cannot be linked.
+    pub fn add_data(&mut self, data: &Path) -> io::Result<()> {
+        fs::create_dir_all(self.root())?;
+        fs::hard_link(data, self.root().join("data"))?;
+        self.devices.disk = Some(data.to_owned());
+        Ok(())
+    }
+
+    /// Where the program finds its files if it has the host's root, as a word of its command line; none if it has no files.
+    #[must_use]
+    pub fn data_word(&self) -> Option<String> {
+        let file = self.root().join("data");
+        self.devices.disk.as_ref().map(|_| format!("data={}", file.display()))
+    }
+
     /// The guest's ELF file.
     #[must_use]
     pub fn kernel(&self) -> PathBuf {

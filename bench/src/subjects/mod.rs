@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde::Serialize;
+
 use crate::binaries::{self, BuildError};
 use crate::options::Options;
 
@@ -22,9 +24,14 @@ mod process;
 mod qemu;
 mod qemu_q35;
 #[cfg(test)]
+mod shell;
+#[cfg(test)]
 mod tests;
+mod wasmtime;
 
 pub use job::{Devices, GUEST_CID, Job, Mode};
+#[cfg(test)]
+pub(crate) use shell::Shell;
 
 /// The memory of every machine, in MiB.
 pub const MEMORY_MIB: u64 = 128;
@@ -48,6 +55,17 @@ pub trait Subject {
 
     /// Whether the machine can have devices that the guest finds: virtio-mmio ones.
     fn has_devices(&self) -> bool {
+        false
+    }
+
+    /// The words of the job that reads 64 MiB of files after READY, and says `bytes=67108864` at the end; `None` if it has no way to
+    /// them. A VMM's way is a disk.
+    fn reading_job(&self) -> Option<&'static str> {
+        self.has_devices().then_some("mode=blk op=seqread mb=64")
+    }
+
+    /// Whether it is one process for all jobs, started before them, which is told on stdin to start each (`src/bin/wasm-job`).
+    fn is_host(&self) -> bool {
         false
     }
 
@@ -80,7 +98,7 @@ pub trait Subject {
 }
 
 /// What isolation means here, in words.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub struct Boundary {
     /// What of the host the job uses together with all others.
     pub shares: &'static str,
@@ -89,9 +107,14 @@ pub struct Boundary {
 }
 
 impl Boundary {
-    /// A virtual machine.
+    /// A virtual machine. What it cannot do its guest cannot: Linux in it can install packages and run containers.
     pub const MACHINE: Self =
-        Self { shares: "the processor, by KVM", cannot: "run programs without a kernel" };
+        Self { shares: "nothing but KVM", cannot: "run a program without a kernel of its own" };
+    /// Namespaces, without capabilities and with a read-only root.
+    pub const NAMESPACES: Self = Self {
+        shares: "kernel, page cache",
+        cannot: "install packages, run containers, mount, load modules",
+    };
 }
 
 /// The command that starts `subject` on `job`.
@@ -114,6 +137,18 @@ pub struct Subjects {
 }
 
 impl Subjects {
+    fn add_wasmtime(&mut self, name: &'static str) -> Result<(), BuildError> {
+        if cfg!(feature = "wasmtime") {
+            let executable = binaries::build_with("wasmtime", "wasm-job")?;
+            self.present.push(Box::new(wasmtime::Wasmtime { executable, pooled: name == wasmtime::POOLED }));
+        } else {
+            let reason =
+                "it takes long to build: cargo bench --bench isolation --features wasmtime".to_owned();
+            self.absent.push(Absent { name, reason });
+        }
+        Ok(())
+    }
+
     fn look_for(&mut self, peer: &Peer, path: &OsStr) {
         match peer.find(std::env::var_os(peer.variable).as_deref(), path) {
             Ok(executable) => self.present.push((peer.subject)(executable)),
@@ -202,7 +237,7 @@ const ISOLATORS: [Peer; 6] = [
 ];
 
 /// The subjects of `isolation`, in the order of its table.
-const ISOLATION: [&str; 11] = [
+const ISOLATION: [&str; 13] = [
     process::NAME,
     bubblewrap::NAME,
     container::CRUN,
@@ -212,15 +247,27 @@ const ISOLATION: [&str; 11] = [
     firecracker::NAME,
     cloud_hypervisor::NAME,
     container::RUNC,
+    wasmtime::NAME,
+    wasmtime::POOLED,
     node::NAME,
     container::GVISOR,
+];
+
+/// What `isolation` is to compare one day.
+const NOT_YET: [(&str, &str); 2] = [
+    (
+        "mote-linux",
+        "it needs a KVM that runs kernel code natively, and a kernel: ci/boot-time times Linux in the testbed, which has both",
+    ),
+    ("mote-restored", "mote has no snapshots yet"),
 ];
 
 /// The names of all subjects.
 #[must_use]
 pub fn names() -> Vec<&'static str> {
     let peers = PEERS.iter().chain(&ISOLATORS).map(|peer| peer.name);
-    [floor::NAME, mote::NAME, mote_devices::NAME, process::NAME].into_iter().chain(peers).collect()
+    let own = [floor::NAME, mote::NAME, mote_devices::NAME, process::NAME, wasmtime::NAME, wasmtime::POOLED];
+    own.into_iter().chain(peers).collect()
 }
 
 /// Builds mote and looks for all other subjects of `isolation`, as far as they are wanted; processes run
@@ -239,12 +286,16 @@ pub fn gather_isolation(
         match name {
             process::NAME => subjects.present.push(Box::new(process::Process(program.into()))),
             mote::NAME => subjects.present.push(Box::new(mote::Mote(binaries::build("vmm", "mote")?))),
+            wasmtime::NAME | wasmtime::POOLED => subjects.add_wasmtime(name)?,
             name => PEERS
                 .iter()
                 .chain(&ISOLATORS)
                 .filter(|peer| peer.name == name)
                 .for_each(|peer| subjects.look_for(peer, &path)),
         }
+    }
+    if options.subjects.is_empty() {
+        subjects.absent.extend(NOT_YET.map(|(name, reason)| Absent { name, reason: reason.into() }));
     }
     if let Some(reason) = uncontained {
         let leaves = subjects.present.extract_if(.., |subject| subject.leaves_its_group());

@@ -28,10 +28,15 @@ impl Subject for Node {
         fs::write(&file, PROGRAM)?;
         let mut arguments: Vec<OsString> = vec![file.into()];
         arguments.extend(job.command_line().split_whitespace().map(OsString::from));
+        arguments.extend(job.data_word().map(OsString::from));
         Ok(arguments)
     }
 
+    fn reading_job(&self) -> Option<&'static str> {
+        Some("mode=read")
+    }
+
     fn boundary(&self) -> Boundary {
-        Boundary { shares: "everything but the heap", cannot: "run other programs' code" }
+        Boundary { shares: "everything but its heap", cannot: "-" }
     }
 }

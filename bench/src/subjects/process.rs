@@ -21,7 +21,12 @@ impl Subject for Process {
     }
 
     fn arguments(&self, job: &Job) -> io::Result<Vec<OsString>> {
-        Ok(job.command_line().split_whitespace().map(OsString::from).collect())
+        let words = job.command_line().split_whitespace().map(OsString::from);
+        Ok(words.chain(job.data_word().map(OsString::from)).collect())
+    }
+
+    fn reading_job(&self) -> Option<&'static str> {
+        Some("mode=read")
     }
 
     /// It has none but the package's.

@@ -25,7 +25,21 @@ impl Subject for Qemu {
 
     fn arguments(&self, job: &Job) -> io::Result<Vec<OsString>> {
         // Without ACPI the guest ends by a reset.
-        Ok(arguments(MACHINE, job))
+        let Some(disk) = &job.devices().disk else { return Ok(arguments(MACHINE, job)) };
+        // It tells the guest where the disk is by the command line.
+        let machine = MACHINE.replace("auto-kernel-cmdline=off", "auto-kernel-cmdline=on");
+        let mut arguments = arguments(&machine, job);
+        let mut drive = OsString::from("id=disk,if=none,format=raw,readonly=on,file=");
+        drive.push(disk);
+        arguments.extend(["-drive".into(), drive]);
+        // Its virtio devices are of the draft before version 1 otherwise.
+        let modern = "virtio-mmio.force-legacy=false";
+        arguments.extend(["-global", modern, "-device", "virtio-blk-device,drive=disk"].map(OsString::from));
+        Ok(arguments)
+    }
+
+    fn reading_job(&self) -> Option<&'static str> {
+        Some("mode=blk op=seqread mb=64")
     }
 }
 

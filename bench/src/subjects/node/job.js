@@ -31,6 +31,16 @@ const echo = () => {
   });
 };
 
+// As much at once as the guest reads of its disk.
+const read = () => {
+  say("READY");
+  const buffer = Buffer.alloc(128 << 10);
+  const file = fs.openSync(value("data", "/data"));
+  let bytes = 0;
+  for (let count; (count = fs.readSync(file, buffer)) > 0; ) bytes += count;
+  say(`bytes=${bytes}`);
+};
+
 const jobs = {
   ready: () => say("READY"),
   idle: () => {
@@ -38,6 +48,7 @@ const jobs = {
     setInterval(() => {}, 1 << 30);
   },
   echo,
+  read,
 };
 
 const job = jobs[value("mode", "ready")];

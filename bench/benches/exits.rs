@@ -1,0 +1,34 @@
+//! `cargo bench --bench exits`: what an exit costs a guest, and what it costs to wake it. Ratios stand in one run, so criterion
+//! has no part in it.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use bench::exits::run;
+use bench::options::{Options, is_bench};
+use bench::process::Warden;
+use bench::progress;
+use bench::subjects;
+
+/// Unless MOTE_BENCH_RUNS says otherwise.
+const RUNS: usize = 20;
+
+fn main() -> ExitCode {
+    if !is_bench() {
+        println!("exits: nothing is timed in a test; run `cargo bench --bench exits`");
+        return ExitCode::SUCCESS;
+    }
+    match bench() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("exits: {}", bench::report::chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench() -> Result<(), Box<dyn Error>> {
+    let options = Options::from_environment(RUNS)?;
+    progress::catch_interrupts()?;
+    run(subjects::gather(&options)?, &options, &Warden::start()?)
+}
