@@ -57,10 +57,10 @@ pub fn run(base: &Path, head: &Path, options: &Options) -> Result<Verdict, Box<d
     let programs = [(BASE, beside(&warden, BASE, base)?), (HEAD, beside(&warden, HEAD, head)?)];
     let twice = programs.iter().chain(&programs);
     let starters = twice.map(|(_, program)| Starter::new(subjects::mote_at(program.clone()), &warden));
-    let mut starters = starters.collect::<Result<Vec<_>, _>>()?;
+    let starters = starters.collect::<Result<Vec<_>, _>>()?;
     let mut random = Rng::with_seed(options.seed);
     let nobody_again = starters.len();
-    let series = interleave(&mut starters, nobody_again, options.runs, &mut random, &warden);
+    let series = interleave(&starters, nobody_again, options.runs, &mut random, &warden);
     let [base, head, base_again, head_again] = &series[..] else {
         return Err("two programs, twice, have four series".into());
     };

@@ -196,8 +196,35 @@ fn network_namespaces() {
     };
     refused("/run/netns/missing", "No such file");
     refused(place.file("text", "").to_str().expect("plain"), "it is no network namespace");
+    refused(&format!("{}/x", place.path("text").display()), "Not a directory");
+    refused("/proc/self", "it is no network namespace");
     refused("/proc/self/ns/uts", "it is no network namespace");
     refused("/dev/null", "it is no network namespace");
+    // Links are followed, if nobody else could make them lead elsewhere.
+    let link = |name: &str, target: &str| {
+        symlink(target, place.path(name)).expect("a link");
+        place.path(name).display().to_string()
+    };
+    refused(&link("ours", "/proc/self/ns/uts"), "it is no network namespace");
+    refused(&format!("{}/ns/uts", link("way", "../../../../proc/self")), "it is no network namespace");
+    refused(&link("circle", "circle"), "Too many levels");
+    refused("/proc/self/root/run/netns/x", "/root is a symbolic link");
+    let theirs = link("theirs", "/proc/self/ns/net");
+    std::os::unix::fs::lchown(&theirs, Some(UID), None).expect("we are root");
+    refused(&theirs, "can be changed by other users");
+    fs::create_dir(place.path("open")).expect("a directory");
+    set_mode(&place.path("open"), 0o777);
+    refused(&link("open/ours", "/proc/self/ns/net"), "/open can be changed by other users");
+}
+
+#[test]
+fn a_network_namespace_may_be_behind_links() {
+    need_root!();
+    let place = Place::new();
+    symlink("/proc/self/ns", place.path("way")).expect("a link");
+    symlink("way/net", place.path("link")).expect("a link");
+    let path = place.path("link").display().to_string();
+    assert_eq!(place.run(&["--netns", &path], &["exit", "7"]).code, Some(7));
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod executable;
 mod home;
 mod keeper;
 mod kernel_lock;
+mod netns;
 mod path;
 mod privileges;
 mod recipe;

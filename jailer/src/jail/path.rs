@@ -11,10 +11,11 @@ use super::error::PathFault;
 
 /// The mode bits that let others than the owner write.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
-const STICKY: u32 = 0o1000;
+/// Lets nobody but the owner of an entry exchange it.
+pub(super) const STICKY: u32 = 0o1000;
 
 /// Only names, no resolution: neither reads nor writes what it opens.
-const NAME_ONLY: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+pub(super) const NAME_ONLY: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A file or directory as it was checked, to be recognised later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

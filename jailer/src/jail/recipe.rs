@@ -7,10 +7,9 @@
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 
-use rustix::fs::{Mode, OFlags, fstatfs};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{fchdir, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
@@ -25,10 +24,7 @@ use super::keeper::{self, News, Signals, Teller};
 use super::room::{Room, Source};
 use super::rootless::Outside;
 use super::sys::{self, Cloned};
-use super::{kernel_lock, privileges};
-
-/// What statfs(2) calls the file system of namespaces.
-const NSFS_MAGIC: i64 = 0x6e73_6673;
+use super::{kernel_lock, netns, privileges};
 
 /// Everything of the command line, checked.
 struct Checked<'a> {
@@ -68,7 +64,7 @@ impl<'a> Checked<'a> {
             config,
             program: Executable::check(&config.exec_file)?,
             sources: config.binds.iter().map(Source::check).collect::<Result<_, _>>()?,
-            netns: config.netns.as_deref().map(open_netns).transpose()?,
+            netns: config.netns.as_deref().map(netns::open).transpose()?,
             null: null.map_err(cannot("open /dev/null"))?,
             outside: config.rootless.then(|| Outside::announce(config)),
         })
@@ -204,15 +200,6 @@ fn enter(checked: &Checked, cgroups: &Cgroups, teller: &Teller) -> Result<Infall
     // 17. The program, with an empty environment. All descriptors of ours close here, the lock included.
     let error = Command::new(program.inside()).args(&config.arguments).env_clear().exec();
     Err(JailError::Path { flag: "--exec-file", path: config.exec_file.clone(), fault: error.into() })
-}
-
-/// The only path whose links are followed: /var/run/netns is one, and so is /proc/<pid>/ns/net.
-fn open_netns(path: &Path) -> Result<OwnedFd, JailError> {
-    let open = || -> Result<OwnedFd, PathFault> {
-        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
-        if fstatfs(&fd)?.f_type == NSFS_MAGIC { Ok(fd) } else { Err(PathFault::NoNetns) }
-    };
-    open().map_err(|fault| JailError::Path { flag: "--netns", path: path.to_owned(), fault })
 }
 
 fn to_null(null: &OwnedFd) -> Result<(), JailError> {
