@@ -178,7 +178,7 @@ fn call_of_32_bits() -> c_long {
     let mut result = OPEN_32;
     // SAFETY: the kernel changes only the registers that are named, and the arguments are null.
     unsafe {
-        asm!("int 0x80", inout("eax") result, in("ecx") 0, in("edx") 0, out("r8") _, out("r9") _, out("r10") _, out("r11") _)
+        asm!("int 0x80", inout("eax") result, in("ecx") 0, in("edx") 0, out("r8") _, out("r9") _, out("r10") _, out("r11") _);
     };
     result.into()
 }
