@@ -163,7 +163,9 @@ impl Run {
         let variables = ["MOTE_BENCH_RUNS", "MOTE_BENCH_MACHINES", "MOTE_BENCH_SUBJECTS"];
         let set = variables.into_iter().filter_map(|name| Some((name, env::var(name).ok()?)));
         let arguments = env::args().skip(1).filter(|word| word != "--bench");
-        command(self.bench, self.seed, set, &arguments.collect::<Vec<_>>())
+        let features = if cfg!(feature = "wasmtime") { " --features wasmtime" } else { "" };
+        let bench = format!("{}{features}", self.bench);
+        command(&bench, self.seed, set, &arguments.collect::<Vec<_>>())
     }
 
     fn line(&self, result: &impl Serialize) -> serde_json::Result<String> {

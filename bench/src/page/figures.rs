@@ -14,12 +14,14 @@ pub(super) struct Figure<'a> {
 
 /// All figures of a bench's last run.
 pub(super) fn of(lines: &[Line]) -> Vec<Figure<'_>> {
-    let samples = |metric: &str| -> Vec<&Line> {
-        lines.iter().filter(|line| line.metric == metric && line.samples.is_some()).collect()
+    // A subject has the same colour in all figures, in whatever order it ran.
+    let found = |wanted: &dyn Fn(&Line) -> bool| -> Vec<&Line> {
+        let mut found: Vec<&Line> = lines.iter().filter(|line| wanted(line)).collect();
+        found.sort_by_key(|line| lines.iter().position(|other| other.subject == line.subject));
+        found
     };
-    let medians = |prefix: &str| -> Vec<&Line> {
-        lines.iter().filter(|line| line.metric.starts_with(prefix) && line.p50.is_some()).collect()
-    };
+    let samples = |metric: &str| found(&|line| line.metric == metric && line.samples.is_some());
+    let medians = |prefix: &str| found(&|line| line.metric.starts_with(prefix) && line.p50.is_some());
     let figures = [
         distribution("How long starts take", samples("spawn_to_ready")),
         stacked(medians("phase_")),
@@ -133,6 +135,24 @@ mod tests {
         let lines = [Line { samples, ..line("spawn_to_ready", 0.0) }];
         assert_eq!(shares(lines[0].good()), [(1.0, 0.5), (3.0, 1.0)]);
         assert_eq!(of(&lines).len(), 1);
+    }
+
+    #[test]
+    fn a_subject_keeps_its_colour() {
+        let samples = Some(vec![Some(3.0), Some(1.0)]);
+        let line = |subject: &str, metric: &str| {
+            let (subject, samples) = (subject.to_owned(), samples.clone());
+            Line { subject, samples, ..line(metric, 0.0) }
+        };
+        let lines = [
+            line("floor", "spawn_to_ready"),
+            line("mote", "spawn_to_ready"),
+            line("mote", "spawn_to_ready_of_10"),
+            line("floor", "spawn_to_ready_of_10"),
+        ];
+        let figures = of(&lines);
+        assert_eq!(figures.len(), 2);
+        assert!(figures.iter().all(|figure| figure.caption.contains("<li class=\"c0\">floor</li>")));
     }
 
     #[test]

@@ -51,7 +51,8 @@ fn section(bench: &str, lines: &[Line]) -> String {
         html.push_str(&drawn(&figure, &command));
     }
     html.push_str("</div>\n");
-    for found in tables(lines) {
+    // What the stacked figure shows, and has below it, needs no table a phase.
+    for found in tables(lines).into_iter().filter(|found| !found.metric.starts_with("phase_")) {
         let title = format!("{}, {}", found.metric, found.unit);
         let whose: Vec<&Line> = lines.iter().filter(|line| line.metric == found.metric).collect();
         html.push_str(&format!("<h3>{}</h3>\n{}", escape(&title), table(&HEADS, &found.rows)));
