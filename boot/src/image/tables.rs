@@ -44,11 +44,14 @@ impl Section {
 /// Whole pages of the tables, as parts of `segments`, lowest first; none if the file has no such sections, or describes
 /// them in a way that makes no sense.
 pub(super) fn find<I: Read + Seek>(image: &mut I, segments: &[Segment]) -> Vec<Segment> {
-    let mut tables: Vec<Segment> = sections(image)
-        .unwrap_or_default()
-        .iter()
-        .filter_map(|section| segments.iter().find_map(|segment| part(segment, section.offset, section.size)))
-        .collect();
+    let sections = sections(image).unwrap_or_default();
+    segments.iter().flat_map(|segment| in_segment(segment, &sections)).collect()
+}
+
+/// What of the sections is in `segment`. A table never reaches into the next one: between them may be what must be zero.
+fn in_segment(segment: &Segment, sections: &[Section]) -> Vec<Segment> {
+    let mut tables: Vec<Segment> =
+        sections.iter().filter_map(|section| part(segment, section.offset, section.size)).collect();
     tables.sort_unstable_by_key(|table| table.guest_address);
     // Neighbours are one; those that overlap are one mistake.
     tables.dedup_by(|next, table| {

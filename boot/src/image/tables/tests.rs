@@ -77,6 +77,21 @@ fn neighbours_are_one() {
 }
 
 #[test]
+fn neighbours_in_two_segments_stay_two() {
+    // Between them is the end of the first one's memory, which is zero, but not in the file.
+    let image = image(&[(".orc_unwind_ip", MIB, MIB - 16), (".orc_unwind", 2 * MIB, MIB)]);
+    let cut = |start: u64, size: u64, memory_size: u64| Segment {
+        file_offset: SEGMENT + start,
+        file_size: size,
+        guest_address: 2 * MIB + start,
+        memory_size,
+    };
+    let segments = [cut(0, 2 * MIB - 16, 2 * MIB), cut(2 * MIB, MIB, MIB)];
+    let found = find(&mut Cursor::new(image), &segments);
+    assert_eq!(found, [cut(MIB, MIB - PAGE_SIZE, MIB - PAGE_SIZE), cut(2 * MIB, MIB, MIB)]);
+}
+
+#[test]
 fn small_tables_are_copied() {
     let image = image(&[(".BTF", MIB, SIZE_MIN - 1), (".orc_unwind", 2 * MIB, SIZE_MIN)]);
     assert_eq!(found(&image), [(2 * MIB, SIZE_MIN)]);
