@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bench::cold_start::{Starter, run};
-use bench::options::{Options, is_bench};
+use bench::entry;
+use bench::options::Options;
 use bench::process::Warden;
 use bench::progress;
 use bench::subjects::{self, Subjects};
@@ -16,17 +17,7 @@ use criterion::Criterion;
 const RUNS: usize = 200;
 
 fn main() -> ExitCode {
-    if !is_bench() {
-        println!("cold_start: nothing is timed in a test; run `cargo bench --bench cold_start`");
-        return ExitCode::SUCCESS;
-    }
-    match bench() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("cold_start: {}", bench::report::chain(&*error));
-            ExitCode::FAILURE
-        }
-    }
+    entry::main("cold_start", bench)
 }
 
 fn bench() -> Result<(), Box<dyn Error>> {

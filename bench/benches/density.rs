@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use bench::containment::contain;
 use bench::density::{Limits, run};
-use bench::options::{Options, is_bench};
+use bench::entry;
+use bench::options::Options;
 use bench::process::Warden;
 use bench::progress;
 use bench::subjects;
@@ -37,21 +38,12 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    if !is_bench() {
-        println!("density: nothing is timed in a test; run `cargo bench --bench density`");
-        return ExitCode::SUCCESS;
-    }
-    let Flags { margin, at_most, .. } = Flags::parse();
-    match bench(Limits { margin_mib: margin, at_most }) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("density: {}", bench::report::chain(&*error));
-            ExitCode::FAILURE
-        }
-    }
+    entry::main("density", bench)
 }
 
-fn bench(limits: Limits) -> Result<(), Box<dyn Error>> {
+fn bench() -> Result<(), Box<dyn Error>> {
+    let Flags { margin, at_most, .. } = Flags::parse();
+    let limits = Limits { margin_mib: margin, at_most };
     let options = Options::from_environment(RUNS)?;
     // VMMs stay in the process group; the namespace is a second net.
     let files = contain().unwrap_or_else(|_| std::env::temp_dir());

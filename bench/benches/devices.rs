@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use bench::devices::run;
-use bench::options::{Options, is_bench};
+use bench::entry;
+use bench::options::Options;
 use bench::process::Warden;
 use bench::subjects::{self, Subjects};
 
@@ -16,17 +17,7 @@ const RUNS: usize = 20;
 const DIRECTORY: &str = "/dev/shm";
 
 fn main() -> ExitCode {
-    if !is_bench() {
-        println!("devices: nothing is timed in a test; run `cargo bench --bench devices`");
-        return ExitCode::SUCCESS;
-    }
-    match bench() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("devices: {}", bench::report::chain(&*error));
-            ExitCode::FAILURE
-        }
-    }
+    entry::main("devices", bench)
 }
 
 fn bench() -> Result<(), Box<dyn Error>> {

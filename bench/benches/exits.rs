@@ -4,8 +4,9 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use bench::entry;
 use bench::exits::run;
-use bench::options::{Options, is_bench};
+use bench::options::Options;
 use bench::process::Warden;
 use bench::progress;
 use bench::subjects;
@@ -14,17 +15,7 @@ use bench::subjects;
 const RUNS: usize = 20;
 
 fn main() -> ExitCode {
-    if !is_bench() {
-        println!("exits: nothing is timed in a test; run `cargo bench --bench exits`");
-        return ExitCode::SUCCESS;
-    }
-    match bench() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("exits: {}", bench::report::chain(&*error));
-            ExitCode::FAILURE
-        }
-    }
+    entry::main("exits", bench)
 }
 
 fn bench() -> Result<(), Box<dyn Error>> {

@@ -6,25 +6,16 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bench::entry;
 use bench::idle_memory::{Idlers, run};
-use bench::options::{Options, is_bench};
+use bench::options::Options;
 use bench::process::Warden;
 use bench::subjects::{self, Subjects};
 use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{Criterion, SamplingMode, Throughput};
 
 fn main() -> ExitCode {
-    if !is_bench() {
-        println!("idle_memory: nothing is measured in a test; run `cargo bench --bench idle_memory`");
-        return ExitCode::SUCCESS;
-    }
-    match bench() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("idle_memory: {}", bench::report::chain(&*error));
-            ExitCode::FAILURE
-        }
-    }
+    entry::main("idle_memory", bench)
 }
 
 fn bench() -> Result<(), Box<dyn Error>> {

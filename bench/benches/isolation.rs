@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use bench::binaries;
 use bench::containment::contain;
+use bench::entry;
 use bench::isolation::run;
-use bench::options::{Options, is_bench};
+use bench::options::Options;
 use bench::process::Warden;
 use bench::progress;
 use bench::subjects;
@@ -16,17 +17,7 @@ use bench::subjects;
 const RUNS: usize = 40;
 
 fn main() -> ExitCode {
-    if !is_bench() {
-        println!("isolation: nothing is timed in a test; run `cargo bench --bench isolation`");
-        return ExitCode::SUCCESS;
-    }
-    match bench() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("isolation: {}", bench::report::chain(&*error));
-            ExitCode::FAILURE
-        }
-    }
+    entry::main("isolation", bench)
 }
 
 fn bench() -> Result<(), Box<dyn Error>> {

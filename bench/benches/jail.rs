@@ -3,25 +3,16 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use bench::entry;
 use bench::jail::{Jails, run};
-use bench::options::{Options, is_bench};
+use bench::options::Options;
 use bench::process::Warden;
 
 /// Unless MOTE_BENCH_RUNS says otherwise.
 const RUNS: usize = 100;
 
 fn main() -> ExitCode {
-    if !is_bench() {
-        println!("jail: nothing is timed in a test; run `cargo bench --bench jail`");
-        return ExitCode::SUCCESS;
-    }
-    match bench() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("jail: {}", bench::report::chain(&*error));
-            ExitCode::FAILURE
-        }
-    }
+    entry::main("jail", bench)
 }
 
 fn bench() -> Result<(), Box<dyn Error>> {

@@ -17,7 +17,7 @@ use crate::progress;
 use crate::report::{chain, table};
 use crate::results::{Comparison, Files, ResultsError, Run, Samples};
 use crate::rounds::schedule;
-use crate::statistics::{Ratio, Summary, noise};
+use crate::statistics::{Ratio, Summary, noise, pairs};
 use crate::subjects::{self, Absent, Job, Mode, Subject};
 
 /// Rounds before any that counts.
@@ -185,11 +185,6 @@ fn compare<'a>(named: &[(&'a str, &Series)], random: &mut Rng) -> Vec<Comparison
         }
     }
     comparisons
-}
-
-/// The rounds in which both succeeded.
-pub(crate) fn pairs(above: &[Option<f64>], below: &[Option<f64>]) -> Vec<(f64, f64)> {
-    above.iter().zip(below).filter_map(|(above, below)| above.zip(*below)).collect()
 }
 
 fn ratio(comparisons: &[Comparison<'_>], metric: &str, subject: &str, relative_to: &str) -> Option<Ratio> {

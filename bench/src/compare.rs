@@ -11,12 +11,12 @@ use std::{error, fs};
 use fastrand::Rng;
 
 use crate::binaries;
-use crate::cold_start::{READY, Series, Starter, good, interleave, pairs};
+use crate::cold_start::{READY, Series, Starter, good, interleave};
 use crate::options::Options;
 use crate::process::Warden;
 use crate::report::{chain, table};
 use crate::results::{Comparison, Files, Run, Samples};
-use crate::statistics::{Ratio, Summary, noise, permutation};
+use crate::statistics::{Ratio, Summary, noise, pairs, permutation};
 use crate::subjects;
 
 /// Slower is what chance explains less often than this,

@@ -19,7 +19,7 @@ use crate::progress;
 use crate::report::{chain, table};
 use crate::results::{Comparison, Files, Run, Samples};
 use crate::rounds::schedule;
-use crate::statistics::{Summary, noise};
+use crate::statistics::{Summary, noise, pairs};
 use crate::subjects::{self, Absent, Devices, Job, Subject, Subjects};
 
 /// How often the guest does each in one run.
@@ -156,11 +156,6 @@ fn unit(metric: &str) -> &'static str {
 
 fn series(rounds: &[Medians], metric: &str) -> Vec<Option<f64>> {
     rounds.iter().map(|medians| medians.get(metric).copied()).collect()
-}
-
-/// The rounds of both.
-fn pairs(above: &[Option<f64>], below: &[Option<f64>]) -> Vec<(f64, f64)> {
-    above.iter().zip(below).filter_map(|(above, below)| above.zip(*below)).collect()
 }
 
 /// Every subject with the floor, and mote with every other.

@@ -13,13 +13,13 @@ use std::{error, fs, io, thread};
 use fastrand::Rng;
 
 use crate::binaries;
-use crate::cold_start::{good, pairs};
+use crate::cold_start::good;
 use crate::mounts;
 use crate::options::Options;
 use crate::process::{Failure, Machine, Warden};
 use crate::report::{chain, table};
 use crate::results::{Measurement, Run};
-use crate::statistics::{Summary, noise};
+use crate::statistics::{Summary, noise, pairs};
 use crate::subjects::{Job, MEMORY_MIB, Mode};
 
 /// Rounds before any that counts.

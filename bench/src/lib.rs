@@ -37,6 +37,7 @@ pub mod compare;
 pub mod containment;
 pub mod density;
 pub mod devices;
+pub mod entry;
 mod exit_count;
 pub mod exits;
 pub mod footprint;

@@ -68,15 +68,6 @@ impl Options {
     }
 }
 
-/// Whether this process was started by `cargo bench`, and not to be tested (`cargo test --benches`): a bench that takes
-/// minutes and times a shared machine proves nothing there.
-#[must_use]
-pub fn is_bench() -> bool {
-    let arguments: Vec<String> = std::env::args().collect();
-    let given = |name: &str| arguments.iter().any(|argument| argument == name);
-    given("--bench") && !given("--test")
-}
-
 fn number<N: FromStr>(
     variable: impl Fn(&'static str) -> Option<String>,
     name: &'static str,

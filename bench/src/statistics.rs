@@ -39,6 +39,11 @@ impl Summary {
     }
 }
 
+/// The samples of those rounds of an interleaved run in which both succeeded.
+pub(crate) fn pairs(above: &[Option<f64>], below: &[Option<f64>]) -> Vec<(f64, f64)> {
+    above.iter().zip(below).filter_map(|(above, below)| above.zip(*below)).collect()
+}
+
 /// A ratio of two medians with the interval that holds the true one in 95 of 100 such runs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Ratio {

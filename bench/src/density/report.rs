@@ -8,7 +8,7 @@ use super::{AT_A_TIME, Filling, Rates};
 use crate::binaries;
 use crate::report::table;
 use crate::results::{Comparison, Estimate, Files, Measurement, Run, Samples};
-use crate::statistics::{Summary, noise};
+use crate::statistics::{Summary, noise, pairs};
 use crate::subjects::{Absent, Subject};
 
 /// What is promised of mote's rate: at least so many times the floor's.
@@ -67,11 +67,6 @@ pub(super) fn compare(
         }
     }
     comparisons
-}
-
-/// The rounds in which both succeeded.
-fn pairs(above: &[Option<f64>], below: &[Option<f64>]) -> Vec<(f64, f64)> {
-    above.iter().zip(below).filter_map(|(above, below)| above.zip(*below)).collect()
 }
 
 /// How the two series of one subject differ.
