@@ -12,7 +12,7 @@ use std::process::{Child, Command};
 
 use support::{Ended, Place};
 
-/// Every line is `blocked ...`, but for what is left to seccomp; at least so many are.
+/// Every line is `blocked ...`, and there are at least so many.
 fn assert_blocked(ended: &Ended, least: usize) {
     print!("{}", ended.out);
     let blocked = ended.out.lines().filter(|line| line.starts_with("blocked ")).count();
