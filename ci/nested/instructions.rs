@@ -1,7 +1,7 @@
 //! A QEMU plugin for the nested host: where the instructions go between two marks of a guest.
 //!
-//! Arguments: `out=FILE`, and `profile=FILE` where one wants to know more. A phase begins and ends with an instruction that
-//! does nothing, `nopl MARK(%rax)`, executed by anybody. At its end one line is appended to `out`:
+//! Arguments: `out=FILE`, `stalled=FILE`, and `profile=FILE` where one wants to know more. A phase begins and ends with an
+//! instruction that does nothing, `nopl BEGIN(%rax)` and `nopl END(%rax)`, executed by anybody. At its end one line is appended to `out`:
 //!
 //!     vmm peer host guest_user guest_kernel copied exits calls
 //!
@@ -10,17 +10,30 @@
 //! To `profile` go lines `phase class address instructions` for each block of code that ran; a class is a column's number.
 //!
 //! Exact for one virtual processor (`-icount`), but for blocks that end in a fault: all of their instructions count.
+//!
+//! Where a guest waits for a spin lock for ever, a line is appended to `stalled`. QEMU's VMRUN leaves the vector of an
+//! interrupt that it injects behind as if it were still to be delivered (`helper_vmrun`, `SVM_EVTINJ_TYPE_INTR`:
+//! `exception_index`). Where the instruction budget of `-icount` runs out before the guest's next exit, the interrupt is
+//! delivered once more, whether or not the guest has interrupts enabled; and if its handler held a lock just then, nobody is
+//! left to release it. Two more marks let who starts the guest again take back what was counted of the one that has stalled.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::fs::File;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, OnceLock};
 
-/// The displacement of the instruction that begins a phase; the next number ends it.
-const MARK: u32 = 0x6d6f_7401;
+/// The displacements of instructions: a phase begins, and ends; all lines up to here are kept; those since are taken back.
+const BEGIN: u32 = 0x6d6f_7401;
+const END: u32 = BEGIN + 1;
+const KEEP: u32 = BEGIN + 2;
+const FORGET: u32 = BEGIN + 3;
 const VMRUN: [u8; 3] = [0x0f, 0x01, 0xd8];
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
+const PAUSE: [u8; 2] = [0xf3, 0x90];
+/// So many PAUSEs of a guest with no instruction outside kernels in between are no wait that ends: some 100 ms of a delay
+/// by the time-stamp counter, which kernels do not do with guests that have none but virtio devices.
+const ENDLESS: u64 = 1 << 24;
 /// Where the peer is linked to, and nobody else is.
 const PEER_BEGIN: u64 = 0x1000_0000;
 const PEER_END: u64 = 0x2000_0000;
@@ -58,15 +71,39 @@ enum End {
 static COUNTS: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
 static COUNTING: AtomicBool = AtomicBool::new(false);
 static IN_GUEST: AtomicBool = AtomicBool::new(false);
+static PAUSES: AtomicU64 = AtomicU64::new(0);
 /// Where the host goes on when the guest exits.
 static AFTER_VMRUN: AtomicU64 = AtomicU64::new(0);
 static BLOCKS: Mutex<Vec<&Block>> = Mutex::new(Vec::new());
 static OUTPUT: OnceLock<Mutex<Output>> = OnceLock::new();
 
 struct Output {
-    out: File,
-    profile: Option<File>,
+    out: Lines,
+    profile: Option<Lines>,
+    stalled: Option<File>,
     phase: usize,
+    kept_phase: usize,
+}
+
+/// A file that can be taken back to where it was kept.
+struct Lines {
+    file: File,
+    kept: u64,
+}
+
+impl Lines {
+    fn create(path: &str) -> Option<Self> {
+        Some(Self { file: File::create(path).ok()?, kept: 0 })
+    }
+
+    fn keep(&mut self) {
+        self.kept = self.file.stream_position().unwrap_or(self.kept);
+    }
+
+    fn forget(&mut self) {
+        // Where that fails there are too many lines, which who reads them sees.
+        let _ = self.file.set_len(self.kept).and_then(|()| self.file.seek(SeekFrom::Start(self.kept)));
+    }
 }
 
 type Tb = c_void;
@@ -86,6 +123,12 @@ unsafe extern "C" {
         flags: c_int,
         data: *mut c_void,
     );
+    fn qemu_plugin_register_vcpu_insn_exec_cb(
+        insn: *mut Insn,
+        callback: extern "C" fn(c_uint, *mut c_void),
+        flags: c_int,
+        data: *mut c_void,
+    );
 }
 
 /// The version of the interface that is used here.
@@ -101,18 +144,19 @@ pub unsafe extern "C" fn qemu_plugin_install(
     count: c_int,
     arguments: *const *const c_char,
 ) -> c_int {
-    let (mut out, mut profile) = (None, None);
+    let (mut out, mut profile, mut stalled) = (None, None, None);
     for index in 0..count as usize {
         // SAFETY: the caller's promise.
         let argument = unsafe { CStr::from_ptr(*arguments.add(index)) }.to_string_lossy();
         match argument.split_once('=') {
-            Some(("out", path)) => out = File::create(path).ok(),
-            Some(("profile", path)) => profile = File::create(path).ok(),
+            Some(("out", path)) => out = Lines::create(path),
+            Some(("profile", path)) => profile = Lines::create(path),
+            Some(("stalled", path)) => stalled = OpenOptions::new().append(true).open(path).ok(),
             _ => return 1,
         }
     }
     let Some(out) = out else { return 1 };
-    let _ = OUTPUT.set(Mutex::new(Output { out, profile, phase: 0 }));
+    let _ = OUTPUT.set(Mutex::new(Output { out, profile, stalled, phase: 0, kept_phase: 0 }));
     // SAFETY: the callback has the type that QEMU wants, and lives for ever.
     unsafe { qemu_plugin_register_vcpu_tb_trans_cb(id, translated) };
     0
@@ -132,11 +176,15 @@ extern "C" fn translated(_id: u64, tb: *mut Tb) {
     };
     for index in 0..count {
         // SAFETY: an index of the block; data and size belong together.
-        let (code, address) = unsafe {
+        let (insn, code, address) = unsafe {
             let insn = qemu_plugin_tb_get_insn(tb, index);
             let code = std::slice::from_raw_parts(qemu_plugin_insn_data(insn), qemu_plugin_insn_size(insn));
-            (code, qemu_plugin_insn_vaddr(insn))
+            (insn, code, qemu_plugin_insn_vaddr(insn))
         };
+        if code == PAUSE {
+            // SAFETY: an instruction of the block that is translated; 0 as below, and no data.
+            unsafe { qemu_plugin_register_vcpu_insn_exec_cb(insn, paused, 0, std::ptr::null_mut()) };
+        }
         if index == 0 {
             block.address = address;
         }
@@ -165,7 +213,7 @@ impl Block {
             }
             [0x0f, 0x1f, 0x80, a, b, c, d] => {
                 let mark = u32::from_le_bytes([a, b, c, d]);
-                if mark == MARK || mark == MARK + 1 {
+                if (BEGIN..=FORGET).contains(&mark) {
                     self.mark = Some(mark);
                 }
             }
@@ -188,6 +236,9 @@ extern "C" fn executed(_cpu: c_uint, data: *mut c_void) {
     // SAFETY: `translated` gave it, and it lives for ever.
     let block = unsafe { &*data.cast::<Block>() };
     let mut in_guest = IN_GUEST.load(Relaxed);
+    if block.address < KERNEL_BEGIN {
+        PAUSES.store(0, Relaxed);
+    }
     if in_guest && block.address == AFTER_VMRUN.load(Relaxed) {
         in_guest = false;
         IN_GUEST.store(false, Relaxed);
@@ -212,9 +263,31 @@ extern "C" fn executed(_cpu: c_uint, data: *mut c_void) {
         IN_GUEST.store(true, Relaxed);
     }
     match block.mark {
-        Some(MARK) => begin(),
-        Some(_) if COUNTING.load(Relaxed) => end(),
+        Some(BEGIN) => begin(),
+        Some(END) if COUNTING.load(Relaxed) => end(),
+        Some(KEEP) => keep(),
+        Some(FORGET) => forget(),
         _ => {}
+    }
+}
+
+extern "C" fn paused(_cpu: c_uint, _data: *mut c_void) {
+    if !IN_GUEST.load(Relaxed) {
+        return;
+    }
+    let pauses = PAUSES.load(Relaxed) + 1;
+    PAUSES.store(pauses, Relaxed);
+    // Once, until something else than kernels has run again.
+    if pauses == ENDLESS
+        && let Some(output) = OUTPUT.get()
+    {
+        // Where that fails, the nested host stalls, which ci/testbed --stall sees.
+        let _ = output
+            .lock()
+            .expect("not poisoned")
+            .stalled
+            .as_mut()
+            .map(|stalled| stalled.write_all(b"stalled\n"));
     }
 }
 
@@ -230,7 +303,7 @@ fn end() {
     let mut output = output.lock().expect("not poisoned");
     let words: Vec<String> = COUNTS.iter().map(|count| count.load(Relaxed).to_string()).collect();
     // Who reads the file sees what is missing.
-    let _ = writeln!(output.out, "{}", words.join(" "));
+    let _ = writeln!(output.out.file, "{}", words.join(" "));
     output.phase += 1;
     let phase = output.phase;
     let Some(profile) = &mut output.profile else { return };
@@ -242,5 +315,22 @@ fn end() {
             text += &format!("{phase} {class} {:x} {spent}\n", block.address);
         }
     }
-    let _ = profile.write_all(text.as_bytes());
+    let _ = profile.file.write_all(text.as_bytes());
+}
+
+fn keep() {
+    let Some(output) = OUTPUT.get() else { return };
+    let mut output = output.lock().expect("not poisoned");
+    output.kept_phase = output.phase;
+    output.out.keep();
+    output.profile.as_mut().map(Lines::keep);
+}
+
+fn forget() {
+    COUNTING.store(false, Relaxed);
+    let Some(output) = OUTPUT.get() else { return };
+    let mut output = output.lock().expect("not poisoned");
+    output.phase = output.kept_phase;
+    output.out.forget();
+    output.profile.as_mut().map(Lines::forget);
 }

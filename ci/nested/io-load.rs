@@ -4,7 +4,8 @@
 //! them (`disk,net`), and prints `task NAME OPERATIONS NANOSECONDS` for each, so many times. Instructions that do nothing
 //! mark the begin and the end of what is measured, for those who count instructions. On the host,
 //! `io-load serve ADDRESS SOCKET` swallows and sends streams on TCP, and echoes on a Unix socket, and
-//! `io-load run NAME COMMAND...` makes a task of a whole command.
+//! `io-load run NAME COMMAND...` makes a task of a whole command. `io-load keep` tells those who count to keep what they
+//! have, and `io-load forget` to forget what they have counted since.
 
 use std::arch::asm;
 use std::fs::{File, OpenOptions};
@@ -39,6 +40,12 @@ const SOURCE: u16 = 5002;
 /// Where it echoes: a port of the vsock, or the end of the socket's name.
 const ECHO: u32 = 5003;
 
+// The marks of ci/nested/instructions.rs.
+const BEGIN: i32 = 0x6d6f_7401;
+const END: i32 = BEGIN + 1;
+const KEEP: i32 = BEGIN + 2;
+const FORGET: i32 = BEGIN + 3;
+
 const O_DIRECT: i32 = 0o40000;
 const AF_VSOCK: i32 = 40;
 const SOL_SOCKET: i32 = 1;
@@ -51,6 +58,14 @@ fn main() -> Result<(), Failure> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[1..] {
         ["serve", address, socket] => serve(address, socket),
         ["run", name, program, ref arguments @ ..] => run(name, program, arguments),
+        ["keep"] => {
+            mark::<KEEP>();
+            Ok(())
+        }
+        ["forget"] => {
+            mark::<FORGET>();
+            Ok(())
+        }
         [disk, address, groups, times] => {
             let times = times.parse()?;
             groups.split(',').try_for_each(|group| match group {
@@ -60,10 +75,9 @@ fn main() -> Result<(), Failure> {
                 _ => Err(format!("there are no tasks of {group}").into()),
             })
         }
-        _ => {
-            Err("usage: io-load DISK ADDRESS GROUPS TIMES | serve ADDRESS SOCKET | run NAME COMMAND..."
-                .into())
-        }
+        _ => Err("usage: io-load DISK ADDRESS GROUPS TIMES | serve ADDRESS SOCKET | run NAME COMMAND... \
+              | keep | forget"
+            .into()),
     }
 }
 
@@ -107,9 +121,9 @@ fn net_tasks(address: &str, times: usize) -> Result<(), Failure> {
 /// Runs a program once, warmed up by whoever asks; its output and status are this program's.
 fn run(name: &str, program: &str, arguments: &[&str]) -> Result<(), Failure> {
     let begun = Instant::now();
-    mark_begin();
+    mark::<BEGIN>();
     let status = Command::new(program).args(arguments).status();
-    mark_end();
+    mark::<END>();
     let elapsed = begun.elapsed().as_nanos();
     if !status?.success() {
         return Err(format!("{program} has failed").into());
@@ -118,14 +132,10 @@ fn run(name: &str, program: &str, arguments: &[&str]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn mark_begin() {
+/// An instruction that does nothing but be seen.
+fn mark<const DISPLACEMENT: i32>() {
     // SAFETY: does nothing.
-    unsafe { asm!("nop dword ptr [rax + {}]", const 0x6d6f_7401, options(nomem, nostack, preserves_flags)) };
-}
-
-fn mark_end() {
-    // SAFETY: does nothing.
-    unsafe { asm!("nop dword ptr [rax + {}]", const 0x6d6f_7402, options(nomem, nostack, preserves_flags)) };
+    unsafe { asm!("nop dword ptr [rax + {}]", const DISPLACEMENT, options(nomem, nostack, preserves_flags)) };
 }
 
 /// Does `before` operations to warm up, and then, so many `times`, `count` of them between the marks.
@@ -138,9 +148,9 @@ fn measure(
     task(before)?;
     for _ in 0..times {
         let begun = Instant::now();
-        mark_begin();
+        mark::<BEGIN>();
         task(count)?;
-        mark_end();
+        mark::<END>();
         println!("task {name} {count} {}", begun.elapsed().as_nanos());
     }
     Ok(())

@@ -20,6 +20,23 @@ build_load() {
         --file "$into/io-load:/usr/bin/io-load")
 }
 
+# count_in_testbed DIRECTORY ARGUMENTS OPTION...: runs ci/testbed with what build_load has made there. The counts go to
+# DIRECTORY/counts; ARGUMENTS are more of the plugin's, each with a comma before it. Standard input is how the plugin says
+# that a guest stands still.
+count_in_testbed() {
+    local into=$1 arguments=$2 stalls status=0
+    shift 2
+    rm -f "$into/counts" "$into/stalls"
+    mkfifo "$into/stalls"
+    # For both directions: neither end waits for the other.
+    exec {stalls}<>"$into/stalls"
+    # shellcheck disable=SC2154 # the scripts' own
+    "$top/ci/testbed" --icount --plugin "$into/libinstructions.so,out=$into/counts,stalled=$into/stalls$arguments" \
+        "${load_files[@]}" "$@" <&"$stalls" || status=$?
+    exec {stalls}<&-
+    return "$status"
+}
+
 # build_mote TREE FILE: the release build of that work tree. All trees share a folder for what they have in common, so one
 # is built at a time. A subshell, whose lock ends with it.
 build_mote() (
