@@ -195,12 +195,16 @@ fn ratio(comparisons: &[Comparison<'_>], metric: &str, subject: &str, relative_t
 
 /// A row for each subject: its figures, its median by floor's, and mote's by its.
 fn report(named: &[(&str, &Series)], comparisons: &[Comparison<'_>], metric: &str) -> String {
-    let heads = ["subject", "n", "failed", "min", "p50", "p99", "mean", "it / floor", "mote / it"];
+    let heads =
+        ["subject", "n", "failed", "min", "p50", "p99", "mean", "outliers", "it / floor", "mote / it"];
     let row = |(name, series): &(&str, &Series)| {
         let (good, failures) = good(series.of(metric));
-        let figures = Summary::of(&good).map(|summary| [summary.min, summary.p50, summary.p99, summary.mean]);
-        let figures =
-            figures.map_or([const { String::new() }; 4], |figures| figures.map(|ms| format!("{ms:.3}")));
+        let figures = Summary::of(&good).map(|summary| {
+            let [min, p50, p99, mean] =
+                [summary.min, summary.p50, summary.p99, summary.mean].map(|ms| format!("{ms:.3}"));
+            [min, p50, p99, mean, summary.outliers.to_string()]
+        });
+        let figures = figures.unwrap_or([const { String::new() }; 5]);
         let ratios = [(*name, "floor"), ("mote", *name)]
             .map(|(above, below)| ratio(comparisons, metric, above, below).map(words).unwrap_or_default());
         let head = [(*name).to_owned(), good.len().to_string(), failures.to_string()];
@@ -270,10 +274,10 @@ mod tests {
         let named = [("floor", &floor), ("mote", &mote), ("peer", &peer)];
         let comparisons = compare(&named, &mut Rng::with_seed(1));
         let expected = "\
-subject  n  failed    min    p50    p99   mean            it / floor             mote / it
-floor    3       0  2.000  2.000  2.000  2.000                        1.500 (1.500..1.500)
-mote     2       1  3.000  3.000  3.000  3.000  1.500 (1.500..1.500)
-peer     3       0  6.000  6.000  6.000  6.000  3.000 (3.000..3.000)  0.500 (0.500..0.500)
+subject  n  failed    min    p50    p99   mean  outliers            it / floor             mote / it
+floor    3       0  2.000  2.000  2.000  2.000         0                        1.500 (1.500..1.500)
+mote     2       1  3.000  3.000  3.000  3.000         0  1.500 (1.500..1.500)
+peer     3       0  6.000  6.000  6.000  6.000         0  3.000 (3.000..3.000)  0.500 (0.500..0.500)
 ";
         let report = report(&named, &comparisons, READY);
         assert_eq!(report, expected, "{report}");

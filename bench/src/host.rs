@@ -15,6 +15,10 @@ pub struct Host {
     pub kvm: String,
     /// How many processors are online.
     pub cpus: usize,
+    /// By what the processor's frequency is chosen: performance, schedutil, ...; empty where the host does not say, as in a VM.
+    pub governor: String,
+    /// The flaws that the processor has, and what the kernel does about each.
+    pub mitigations: String,
     /// Memory, in MiB.
     pub memory_mib: u64,
     /// Transparent huge pages: always, madvise or never.
@@ -40,6 +44,8 @@ impl Host {
             thp: &read("/sys/kernel/mm/transparent_hugepage/enabled"),
             loadavg: &read("/proc/loadavg"),
             stat: &read("/proc/self/stat"),
+            governor: &read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            vulnerabilities: &vulnerabilities(),
             kvm: module.unwrap_or_default(),
         })
     }
@@ -57,12 +63,33 @@ impl Host {
             kernel: sources.osrelease.trim().to_owned(),
             kvm: sources.kvm.to_owned(),
             cpus: sources.cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
+            governor: sources.governor.trim().to_owned(),
+            mitigations: sources.vulnerabilities.trim_end().replace('\n', ", "),
             memory_mib: kib.unwrap_or_default() / 1024,
             thp: thp.map(|(chosen, _)| chosen.to_owned()).unwrap_or_default(),
             load: sources.loadavg.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default(),
             scheduling: scheduling(sources.stat).unwrap_or_default(),
         }
     }
+}
+
+/// A line for each flaw that the kernel knows of and this processor has: `spectre_v2: Retpolines`, without details.
+fn vulnerabilities() -> String {
+    let entries = fs::read_dir("/sys/devices/system/cpu/vulnerabilities").into_iter().flatten().flatten();
+    let mut lines: Vec<String> = entries
+        .filter_map(|entry| {
+            let said = fs::read_to_string(entry.path()).ok()?;
+            about(entry.file_name().to_str()?, &said)
+        })
+        .collect();
+    lines.sort_unstable();
+    lines.concat()
+}
+
+/// What the kernel says about a flaw, without details; nothing where the processor does not have it.
+fn about(flaw: &str, said: &str) -> Option<String> {
+    let words = said.trim().trim_start_matches("Mitigation: ").split(';').next()?;
+    (!words.is_empty() && words != "Not affected").then(|| format!("{flaw}: {words}\n"))
 }
 
 /// The policy in a process's `stat` line: field 41, where the name, which may hold anything, is the second.
@@ -77,6 +104,7 @@ fn scheduling(stat: &str) -> Option<String> {
 }
 
 /// The files that a fingerprint is read from.
+#[derive(Default)]
 struct Sources<'a> {
     cpuinfo: &'a str,
     meminfo: &'a str,
@@ -84,6 +112,8 @@ struct Sources<'a> {
     thp: &'a str,
     loadavg: &'a str,
     stat: &'a str,
+    governor: &'a str,
+    vulnerabilities: &'a str,
     kvm: &'a str,
 }
 
@@ -100,6 +130,8 @@ mod tests {
             thp: "always [madvise] never\n",
             loadavg: "0.52 0.58 0.59 1/467 12345\n",
             stat: "7 (a) b) R 1 7 7 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 9 10 11 12 13 14 15 16 17 0 0 0 0 0 0 0 17 1 10 1 0 0 0",
+            governor: "performance\n",
+            vulnerabilities: "retbleed: Vulnerable\nspectre_v2: Retpolines\n",
             kvm: "kvm_amd",
         });
         let expected = Host {
@@ -107,6 +139,8 @@ mod tests {
             kernel: "6.18.0".into(),
             kvm: "kvm_amd".into(),
             cpus: 2,
+            governor: "performance".into(),
+            mitigations: "retbleed: Vulnerable, spectre_v2: Retpolines".into(),
             memory_mib: 24105,
             thp: "madvise".into(),
             load: 0.52,
@@ -116,9 +150,20 @@ mod tests {
     }
 
     #[test]
+    fn a_flaw_that_the_processor_has_is_named_without_details() {
+        let said = "Mitigation: Retpolines; STIBP: disabled; RSB filling\n";
+        assert_eq!(about("spectre_v2", said).as_deref(), Some("spectre_v2: Retpolines\n"));
+        assert_eq!(
+            about("spec_store_bypass", "Vulnerable\n").as_deref(),
+            Some("spec_store_bypass: Vulnerable\n")
+        );
+        assert_eq!(about("meltdown", "Not affected\n"), None);
+        assert_eq!(about("new", ""), None);
+    }
+
+    #[test]
     fn what_is_not_there_is_empty() {
-        let nothing =
-            Sources { cpuinfo: "", meminfo: "", osrelease: "", thp: "", loadavg: "", stat: "", kvm: "" };
+        let nothing = Sources::default();
         assert_eq!(Host::parse(&nothing), Host::default());
     }
 }

@@ -107,6 +107,8 @@ struct Line {
     #[serde(skip_serializing_if = "Option::is_none")]
     mean: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    outliers: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     relative_to: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ratio: Option<f64>,

@@ -316,15 +316,16 @@ mod tests {
 
     #[test]
     fn a_result_is_one_flat_line() {
-        let summary = Summary { n: 200, min: 1.5, p50: 2.0, p99: 3.0, mean: 2.25 };
+        let summary = Summary { n: 200, min: 1.5, p50: 2.0, p99: 3.0, mean: 2.25, outliers: 4 };
         let (subject, version, metric, unit) = ("mote", "mote 0.1.0", "spawn_to_ready", "ms");
         let line = run().line(&Measurement { subject, version, metric, unit, failures: 1, summary }).unwrap();
         assert_eq!(line.matches('\n').count(), 1);
         let expected = json!({
             "bench": "cold_start", "subject": "mote", "version": "mote 0.1.0", "metric": "spawn_to_ready",
-            "unit": "ms", "n": 200, "failures": 1, "min": 1.5, "p50": 2.0, "p99": 3.0, "mean": 2.25,
+            "unit": "ms", "n": 200, "failures": 1, "min": 1.5, "p50": 2.0, "p99": 3.0, "mean": 2.25, "outliers": 4,
             "started": 1_700_000_000, "seed": 7, "commit": "abc-dirty",
-            "host": {"cpu": "A CPU", "kernel": "", "kvm": "kvm_amd", "cpus": 2, "memory_mib": 0, "thp": "",
+            "host": {"cpu": "A CPU", "kernel": "", "kvm": "kvm_amd", "cpus": 2, "governor": "", "mitigations": "",
+                     "memory_mib": 0, "thp": "",
                      "load": 0.5, "scheduling": ""},
         });
         let mut line = serde_json::from_str::<Value>(&line).unwrap();

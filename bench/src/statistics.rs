@@ -5,6 +5,8 @@ use serde::Serialize;
 
 /// How many times a ratio is computed anew for its confidence interval.
 const RESAMPLES: usize = 2000;
+/// How many interquartile ranges from the nearer quartile on a sample is an outlier (J. Tukey's fences).
+const FENCE: f64 = 1.5;
 /// How many orders a permutation test tries: p is no less than the inverse.
 const PERMUTATIONS: usize = 5_000;
 
@@ -21,6 +23,8 @@ pub struct Summary {
     pub p99: f64,
     /// The arithmetic mean.
     pub mean: f64,
+    /// How many lie outside Tukey's fences. They are in all the other figures.
+    pub outliers: usize,
 }
 
 impl Summary {
@@ -29,12 +33,16 @@ impl Summary {
     pub fn of(samples: &[f64]) -> Option<Self> {
         let mut sorted = samples.to_vec();
         sorted.sort_unstable_by(f64::total_cmp);
+        let min = *sorted.first()?;
+        let (lower, upper) = (percentile(&sorted, 0.25), percentile(&sorted, 0.75));
+        let fence = FENCE * (upper - lower);
         Some(Self {
             n: sorted.len(),
-            min: *sorted.first()?,
+            min,
             p50: percentile(&sorted, 0.50),
             p99: percentile(&sorted, 0.99),
             mean: sorted.iter().sum::<f64>() / sorted.len() as f64,
+            outliers: sorted.iter().filter(|&&it| it < lower - fence || it > upper + fence).count(),
         })
     }
 }
@@ -185,16 +193,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn outliers_are_counted_and_kept() {
+        let summary = Summary::of(&[1.0, 2.0, 3.0, 4.0, 100.0]).unwrap();
+        assert_eq!((summary.n, summary.outliers, summary.mean), (5, 1, 22.0));
+        assert_eq!(Summary::of(&[-100.0, 2.0, 2.0, 2.0, 2.0]).map(|it| it.outliers), Some(1));
+    }
+
+    #[test]
     fn a_summary_of_a_hundred_and_one() {
         let samples: Vec<f64> = (0..=100).rev().map(f64::from).collect();
         let summary = Summary::of(&samples).unwrap();
-        assert_eq!(summary, Summary { n: 101, min: 0.0, p50: 50.0, p99: 99.0, mean: 50.0 });
+        assert_eq!(summary, Summary { n: 101, min: 0.0, p50: 50.0, p99: 99.0, mean: 50.0, outliers: 0 });
     }
 
     #[test]
     fn summaries_of_few() {
         assert_eq!(Summary::of(&[]), None);
-        assert_eq!(Summary::of(&[7.0]), Some(Summary { n: 1, min: 7.0, p50: 7.0, p99: 7.0, mean: 7.0 }));
+        assert_eq!(
+            Summary::of(&[7.0]),
+            Some(Summary { n: 1, min: 7.0, p50: 7.0, p99: 7.0, mean: 7.0, outliers: 0 })
+        );
         let two = Summary::of(&[1.0, 3.0]).unwrap();
         assert_eq!((two.p50, two.mean), (2.0, 2.0));
         assert!((two.p99 - 2.98).abs() < 1e-9);

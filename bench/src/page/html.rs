@@ -95,9 +95,10 @@ fn data(lines: &[&Line], command: &str) -> String {
                 samples.iter().map(sample).collect::<Vec<_>>().join(" ")
             }
             (None, Some(p50), _) => format!(
-                "n {}, failed {}, min {}, p50 {p50}, p99 {}, mean {}",
+                "n {}, failed {}, outliers {}, min {}, p50 {p50}, p99 {}, mean {}",
                 line.n.unwrap_or_default(),
                 line.failures.unwrap_or_default(),
+                line.outliers.unwrap_or_default(),
                 line.min.unwrap_or_default(),
                 line.p99.unwrap_or_default(),
                 line.mean.unwrap_or_default()

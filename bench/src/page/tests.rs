@@ -4,7 +4,7 @@ use crate::report::chain;
 const LINES: &str = concat!(
     r#"{"subject":"floor","metric":"spawn_to_ready","unit":"ms","n":2,"failures":0,"min":1.0,"p50":2.0,"p99":3.0,"mean":2.0,"bench":"cold_start","started":7,"seed":1,"commit":"old","host":{}}"#,
     "\n",
-    r#"{"subject":"floor","version":"","metric":"spawn_to_ready","unit":"ms","n":2,"failures":0,"min":1.0,"p50":2.0,"p99":3.0,"mean":2.0,"bench":"cold_start","started":8,"seed":1,"commit":"new","host":{"cpu":"A <CPU>","cpus":2}}"#,
+    r#"{"subject":"floor","version":"","metric":"spawn_to_ready","unit":"ms","n":2,"failures":0,"min":1.0,"p50":2.0,"p99":3.0,"mean":2.0,"outliers":1,"bench":"cold_start","started":8,"seed":1,"commit":"new","host":{"cpu":"A <CPU>","cpus":2}}"#,
     "\n",
     r#"{"subject":"mote","version":"mote 1, \"x\"","metric":"spawn_to_ready","unit":"ms","n":2,"failures":1,"min":1.5,"p50":2.25,"p99":3.5,"mean":2.0,"bench":"cold_start","started":8,"seed":1,"commit":"new","host":{"cpu":"A <CPU>","cpus":2}}"#,
     "\n",
@@ -39,8 +39,8 @@ fn only_the_last_run_of_each_bench_counts() {
 #[test]
 fn markdown_has_a_table_for_each_metric() {
     let text = render(&results(), Format::Markdown).unwrap();
-    assert!(text.contains("| floor | 2.00 | 3.00 | 1.00 |  | 1.12 (1.10..1.20) | 2 | 0 |\n"), "{text}");
-    assert!(text.contains("| mote |  |  |  | 927 (889..965) |  | 60 |  |\n"), "{text}");
+    assert!(text.contains("| floor | 2.00 | 3.00 | 1.00 |  | 1.12 (1.10..1.20) | 2 | 1 | 0 |\n"), "{text}");
+    assert!(text.contains("| mote |  |  |  | 927 (889..965) |  | 60 |  |  |\n"), "{text}");
     assert!(text.contains("### memory_per_machine, KiB\n"), "{text}");
 }
 

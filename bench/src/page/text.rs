@@ -11,7 +11,8 @@ pub(super) struct Table {
     pub(super) rows: Vec<Vec<String>>,
 }
 
-pub(super) const HEADS: [&str; 8] = ["subject", "p50", "p99", "min", "slope", "mote / it", "n", "failed"];
+pub(super) const HEADS: [&str; 9] =
+    ["subject", "p50", "p99", "min", "slope", "mote / it", "n", "outliers", "failed"];
 
 /// The tables of a run, in the order in which its metrics were written.
 pub(super) fn tables(lines: &[Line]) -> Vec<Table> {
@@ -39,6 +40,7 @@ pub(super) fn tables(lines: &[Line]) -> Vec<Table> {
             slope,
             compared.unwrap_or_default(),
             count(line.n),
+            count(line.outliers),
             count(line.failures),
         ]);
     }
@@ -75,9 +77,12 @@ pub(super) fn provenance(lines: &[Line]) -> String {
     };
     let [cpu, cpus, kernel, kvm] = ["cpu", "cpus", "kernel", "kvm"].map(host);
     let [thp, load, scheduling] = ["thp", "load", "scheduling"].map(host);
+    let known = |text: String| if text.is_empty() || text == "null" { "unknown".to_owned() } else { text };
+    let [governor, mitigations] = ["governor", "mitigations"].map(|key| known(host(key)));
     let partial = if lines.iter().any(|line| line.partial) { "interrupted, so partial; " } else { "" };
     format!(
-        "{partial}commit {}, {}, seed {}; {cpus} CPUs, {cpu}; Linux {kernel}, {kvm}, huge pages {thp}, load {load}, scheduling {scheduling}",
+        "{partial}commit {}, {}, seed {}; {cpus} CPUs, {cpu}; Linux {kernel}, {kvm}, governor {governor}, huge pages {thp}, load {load}, scheduling {scheduling}; \
+         vulnerable or mitigated: {mitigations}",
         line.commit,
         date(line.started),
         line.seed
@@ -139,7 +144,7 @@ fn markdown_table(heads: &[&str], rows: &[Vec<String>]) -> String {
 /// A row for each figure: the samples are in the files that this is made from.
 pub(super) fn csv(results: &Results) -> String {
     let mut text = String::from(
-        "bench,started,seed,commit,subject,version,metric,unit,relative_to,n,failures,min,p50,p99,mean,ratio,slope,low,high\n",
+        "bench,started,seed,commit,subject,version,metric,unit,relative_to,n,failures,min,p50,p99,mean,outliers,ratio,slope,low,high\n",
     );
     for line in results
         .benches
@@ -165,6 +170,7 @@ pub(super) fn csv(results: &Results) -> String {
             number(line.p50),
             number(line.p99),
             number(line.mean),
+            count(line.outliers),
             number(line.ratio),
             number(line.slope),
             number(line.low),
