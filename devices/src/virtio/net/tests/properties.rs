@@ -125,7 +125,10 @@ proptest! {
         let mut posted = Posted::default();
         let mut sizes = sizes.into_iter().cycle();
         let mut arrived = 0;
-        for (batch, lengths) in lengths.chunks(at_once).enumerate() {
+        let frames: Vec<_> = lengths.iter().map(|&length| frame(length, length as u8)).collect();
+        let mut wanted = frames.iter();
+        // In the end no more frames come, but buffers for those that wait for them.
+        for frames in frames.chunks(at_once).chain(frames.iter().map(|_| [].as_slice())) {
             // At most 80 buffers of 3 descriptors each, as many as the queue has.
             while posted.0.len() < 80 {
                 let mut pieces = sizes.next().expect("endless");
@@ -134,13 +137,11 @@ proptest! {
             }
             setup.guest.notify(RX);
             setup.settle();
-            let frames: Vec<_> = lengths.iter().map(|&length| frame(length, batch as u8)).collect();
-            for frame in &frames {
+            for frame in frames {
                 setup.put(frame);
             }
             setup.guest.worker.backend_event(WIRE);
             setup.settle();
-            let mut wanted = frames.iter();
             while let Some(got) = posted.take(&mut setup.guest) {
                 let buffers = u16::from_le_bytes([got[10], got[11]]);
                 let found = wanted.any(|frame| delivered(frame, buffers) == got);
