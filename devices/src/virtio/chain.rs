@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use virtio_queue::desc::split::Descriptor;
 use vm_memory::{
-    Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
+    ByteValued, Bytes, GuestAddress, GuestMemory, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
     MemoryRegionAddress, Permissions, VolatileMemory, VolatileSlice,
 };
 
@@ -35,17 +35,23 @@ impl Segment {
             let room = region.len().checked_sub(offset)?;
             (u64::from(length) <= room).then_some(number)
         });
-        let address = GuestAddress(address);
         match region {
-            Some(region) => Ok(Self { address, length, region }),
-            // An empty buffer is nowhere, and needs no memory. Others may be in two regions side by side.
-            None if length == 0
-                || GuestMemory::check_range(memory, address, length as usize, Permissions::ReadWrite) =>
-            {
-                Ok(Self { address, length, region: NOWHERE })
-            }
-            None => Err(QueueError::Buffer),
+            Some(region) => Ok(Self { address: GuestAddress(address), length, region }),
+            None => Self::in_no_region(memory, GuestAddress(address), length),
         }
+    }
+
+    /// An empty segment is nowhere, and needs no memory. Others may be in two regions side by side. Rare, and so kept out of
+    /// where each piece of each request passes.
+    #[cold]
+    fn in_no_region(
+        memory: &GuestMemoryMmap,
+        address: GuestAddress,
+        length: u32,
+    ) -> Result<Self, QueueError> {
+        let sound =
+            length == 0 || GuestMemory::check_range(memory, address, length as usize, Permissions::ReadWrite);
+        if sound { Ok(Self { address, length, region: NOWHERE }) } else { Err(QueueError::Buffer) }
     }
 
     /// Its memory; none if that is in two regions. `memory` is the one that it was made with.
@@ -111,10 +117,9 @@ impl Chain {
     ) -> Result<(), QueueError> {
         self.head = head;
         self.segments.clear();
-        self.readable = 0;
-        self.readable_length = 0;
-        self.writable_length = 0;
         let (mut index, mut indirect) = (head, false);
+        // In registers: this runs for each piece of each request.
+        let (mut readable, mut readable_length, mut writable_length) = (0, 0, 0);
         loop {
             let descriptor = table.get(index)?;
             if descriptor.refers_to_indirect_table() {
@@ -126,36 +131,30 @@ impl Chain {
                 index = 0;
                 continue;
             }
-            self.push(memory, descriptor, size)?;
+            let count = self.segments.len();
+            // Section 2.7.5.3.1: a chain is no longer than the queue, whether its table is indirect or not; so a loop has an end.
+            if count >= usize::from(size) {
+                return Err(QueueError::Chain);
+            }
+            let segment = Segment::new(memory, descriptor.addr().0, descriptor.len())?;
+            // No more than a queue's size of segments, with 32 bits each: no overflow.
+            if descriptor.is_write_only() {
+                writable_length += segment.len();
+            } else if readable == count {
+                readable += 1;
+                readable_length += segment.len();
+            } else {
+                // Section 2.7.4.2: writable descriptors come after all readable ones.
+                return Err(QueueError::Chain);
+            }
+            self.segments.push(segment);
             if !descriptor.has_next() {
-                return Ok(());
+                break;
             }
             index = descriptor.next();
         }
-    }
-
-    fn push(
-        &mut self,
-        memory: &GuestMemoryMmap,
-        descriptor: Descriptor,
-        limit: u16,
-    ) -> Result<(), QueueError> {
-        let writable = descriptor.is_write_only();
-        // Section 2.7.4.2: writable descriptors come after all readable ones. Section 2.7.5.3.1: a chain is no longer than
-        // the queue, whether its table is indirect or not; so a loop has an end.
-        let misplaced = !writable && self.readable < self.segments.len();
-        if misplaced || self.segments.len() >= usize::from(limit) {
-            return Err(QueueError::Chain);
-        }
-        let segment = Segment::new(memory, descriptor.addr().0, descriptor.len())?;
-        self.segments.push(segment);
-        // No more than a queue's size of segments, with 32 bits each: no overflow.
-        if writable {
-            self.writable_length += segment.len();
-        } else {
-            self.readable += 1;
-            self.readable_length += segment.len();
-        }
+        (self.readable, self.readable_length, self.writable_length) =
+            (readable, readable_length, writable_length);
         Ok(())
     }
 
@@ -189,6 +188,21 @@ impl Chain {
         self.writable_length
     }
 
+    /// `N` bytes from `offset` bytes into the readable part on, wherever descriptors begin and end. `None` if there are less.
+    #[must_use]
+    pub fn read<const N: usize>(&self, memory: &GuestMemoryMmap, offset: usize) -> Option<[u8; N]>
+    where
+        [u8; N]: ByteValued,
+    {
+        // Most drivers put a header into a piece of its own.
+        let first = self.readable().first().and_then(|first| first.slice(memory));
+        if let Some(bytes) = first.and_then(|first| Some(first.get_ref(offset).ok()?.load())) {
+            return Some(bytes);
+        }
+        let mut bytes = [0; N];
+        self.read_at(memory, offset, &mut bytes).then_some(bytes)
+    }
+
     /// Fills `data` from `offset` bytes into the readable part on, wherever descriptors begin and end. `false` if there is less.
     #[must_use]
     pub fn read_at(&self, memory: &GuestMemoryMmap, offset: usize, data: &mut [u8]) -> bool {
@@ -210,14 +224,16 @@ impl Chain {
     /// Writes the last byte of the writable part, where devices have their status. `false` if there is none.
     #[must_use]
     pub fn write_last(&self, memory: &GuestMemoryMmap, byte: u8) -> bool {
-        let segment = self.writable().iter().rfind(|segment| !segment.is_empty());
-        let slice = segment.and_then(|segment| segment.part(segment.len() - 1, 1).slice(memory));
-        // Atomic, because that is the shortest way to one byte.
-        let written = slice.map(|slice| slice.store(byte, 0, Ordering::Relaxed).is_ok());
-        // A segment in two regions has no slice.
-        written.unwrap_or_else(|| {
-            self.writable_length > 0 && self.write_at(memory, self.writable_length - 1, &[byte])
-        })
+        let Some(before) = self.writable_length.checked_sub(1) else {
+            return false;
+        };
+        // Most drivers put it into a piece of its own. Atomic, because that is the shortest way to one byte.
+        let written = self.segments.last().and_then(|last| {
+            let at = last.len().checked_sub(1)?;
+            last.slice(memory)?.store(byte, at, Ordering::Relaxed).ok()
+        });
+        // The last segment may be empty, and one in two regions has no slice.
+        written.is_some() || self.write_at(memory, before, &[byte])
     }
 
     /// Writes `data` from `offset` bytes into the writable part on. `false` if it does not fit.
@@ -252,6 +268,8 @@ impl<'a> Table<'a> {
     /// Bytes of a descriptor.
     pub(super) const ENTRY: u32 = 16;
 
+    /// Not inlined: the loop around it has no registers left for it.
+    #[inline(never)]
     fn new(memory: &'a GuestMemoryMmap, address: u64, length: u32) -> Result<Self, QueueError> {
         if !length.is_multiple_of(Self::ENTRY) {
             return Err(QueueError::Chain);

@@ -55,10 +55,7 @@ impl Request {
     /// What `chain` asks for. Where its descriptors begin and end makes no difference (section 2.7.4.1).
     pub(super) fn parse(chain: &Chain, memory: &GuestMemoryMmap, bounds: Bounds) -> Result<Self, Refused> {
         let room = room(chain).ok_or(Refused::Unanswerable)?;
-        let mut header = [0; HEADER];
-        if !chain.read_at(memory, 0, &mut header) {
-            return Err(IOERR);
-        }
+        let header: [u8; HEADER] = chain.read(memory, 0).ok_or(IOERR)?;
         let [kind, _reserved, low, high] = words(header);
         let sector = u64::from(high) << 32 | u64::from(low);
         let sent = chain.readable_length() - HEADER;
@@ -140,10 +137,7 @@ impl Bounds {
 
     /// Offset and length in bytes of the one range that a request may have, and its flags.
     fn range(self, chain: &Chain, memory: &GuestMemoryMmap, sent: usize) -> Result<(u64, u32, u32), Refused> {
-        let mut range = [0; RANGE];
-        if sent != RANGE || !chain.read_at(memory, HEADER, &mut range) {
-            return Err(IOERR);
-        }
+        let range: [u8; RANGE] = chain.read(memory, HEADER).filter(|_| sent == RANGE).ok_or(IOERR)?;
         let [low, high, sectors, flags] = words(range);
         let sector = u64::from(high) << 32 | u64::from(low);
         if sectors > MAX_RANGE_SECTORS || !self.hold(sector, sectors.into()) {
