@@ -1,13 +1,13 @@
 //! What it costs a guest to leave for KVM or for its VMM, and to be woken: seen from the guest, in cycles of the processor's time
 //! stamp, and from outside as a line there and back.
 //!
-//! A queue's ioeventfd is not among them: there is none before a driver has activated the queue, and the bench of devices times those
-//! that are active, with all that follows.
-//!
-//! The guest measures itself (`mode=exits`). Subjects run interleaved, each once a round; mote takes part twice.
+//! The guest measures itself (`mode=exits`): a notification of a disk's empty queue (ioeventfd), a read that it sees by
+//! looking at the ring and one whose interrupt (irqfd) ends its HLT, and a wake-up from HLT by its own timer. A subject that has no
+//! disk, or no timer, is named with what it lacks. Subjects run interleaved, each once a round; mote takes part twice.
 
 use std::collections::BTreeMap;
 use std::error;
+use std::fs;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -29,14 +29,24 @@ const LINES: usize = 20;
 /// A guest that has not ended by then has failed.
 const LIMIT: Duration = Duration::from_secs(30);
 /// What is measured, in the guest's words, and what each is.
-const KINDS: [(&str, &str); 4] = [
+const KINDS: [(&str, &str); 8] = [
     ("pio_write", "a port that nobody has: to the VMM and back"),
     ("mmio_read", "an address that nobody has: to the VMM and back"),
     ("cpuid", "to KVM and back"),
     ("hypercall", "to KVM and back"),
+    ("ioeventfd", "a notification of a disk's empty queue: to KVM, which signals an eventfd, and back"),
+    ("request_polled", "a read of 4 KiB, until the used ring shows it"),
+    (
+        "request_interrupt",
+        "the same, until its interrupt has ended the guest's HLT: the difference is irqfd and wake-up",
+    ),
+    ("hlt_wake_up", "from when the local APIC's timer is due until the guest is back from HLT"),
 ];
 /// From outside: interrupt by irqfd, wake-up from HLT, and the exits of a serial port.
 const WAKE_UP: &str = "line_there_and_back";
+/// The disk of those that can have one.
+const DISK: &str = "exits.img";
+const DISK_SIZE: usize = 1 << 20;
 
 /// Samples of one run of one subject: by metric, the median in it.
 type Medians = BTreeMap<&'static str, f64>;
@@ -51,7 +61,8 @@ pub fn run(subjects: Subjects, options: &Options, warden: &Warden) -> Result<(),
         "exits: {} interleaved runs, seed {}, commit {}, load {}, scheduling {}",
         options.runs, options.seed, run.commit, run.host.load, run.host.scheduling
     );
-    let Subjects { present, absent } = subjects;
+    let Subjects { present, mut absent } = subjects;
+    fs::write(warden.directory().join(DISK), vec![0x5a; DISK_SIZE])?;
     let mut random = Rng::with_seed(options.seed);
     let twice = present.iter().position(|subject| subject.name() == "mote").unwrap_or(0);
     let whose: Vec<usize> = (0..present.len()).chain((twice < present.len()).then_some(twice)).collect();
@@ -61,9 +72,15 @@ pub fn run(subjects: Subjects, options: &Options, warden: &Warden) -> Result<(),
     for turn in progress::over("exits", turns) {
         let subject = &*present[whose[turn]];
         let mut medians = Medians::new();
-        for result in [from_inside(subject, warden), from_outside(subject, warden)] {
+        for result in
+            [from_inside(subject, warden), from_outside(subject, warden).map(|found| (found, Vec::new()))]
+        {
             match result {
-                Ok(found) => medians.extend(found),
+                Ok((found, lacks)) => {
+                    medians.extend(found);
+                    let lacks = lacks.into_iter().map(|reason| Absent { name: subject.name(), reason });
+                    absent.extend(lacks.filter(|it| !absent.contains(it)).collect::<Vec<_>>());
+                }
                 Err(failure) => failures.push(format!("{}: {}", subject.name(), chain(&failure))),
             }
         }
@@ -101,16 +118,21 @@ pub fn run(subjects: Subjects, options: &Options, warden: &Warden) -> Result<(),
     Ok(files.finish(&comparisons)?)
 }
 
-/// The guest's own figures.
-fn from_inside(subject: &dyn Subject, warden: &Warden) -> Result<Medians, Failure> {
+/// The guest's own figures, and what it could not measure.
+fn from_inside(subject: &dyn Subject, warden: &Warden) -> Result<(Medians, Vec<String>), Failure> {
     let command_line = format!("mode=exits n={COUNT}");
-    let job =
-        Job::with_devices(command_line, Devices::default(), warden.directory()).map_err(Failure::Prepare)?;
+    let disk = subject.reading_job().is_some().then(|| warden.directory().join(DISK));
+    let devices = Devices { disk, ..Devices::default() };
+    let job = Job::with_devices(command_line, devices, warden.directory()).map_err(Failure::Prepare)?;
     let mut command = subjects::command(subject, &job).map_err(Failure::Prepare)?;
     let mut machine = warden.spawn(&mut command, &job.file("stderr"))?;
     machine.wait_until_ready(LIMIT)?;
-    let medians = parse(&machine.wait_until_end(LIMIT)?);
-    if medians.is_empty() { Err(Failure::Output("no line `exit=`".into())) } else { Ok(medians) }
+    let said = machine.wait_until_end(LIMIT)?;
+    let medians = parse(&said);
+    if medians.is_empty() {
+        return Err(Failure::Output("no line `exit=`".into()));
+    }
+    Ok((medians, lacks(&said)))
 }
 
 /// The medians in what the guest has said.
@@ -123,6 +145,13 @@ fn parse(said: &str) -> Medians {
         Some((*kind, value(line, "p50=")?.parse().ok()?))
     };
     KINDS.iter().filter_map(median).collect()
+}
+
+/// What the guest says that it has left out, and why.
+fn lacks(said: &str) -> Vec<String> {
+    let skipped =
+        |line: &str| line.trim_end().strip_prefix("skipped=").map(|it| it.replacen(" reason=", ": ", 1));
+    said.lines().filter_map(skipped).collect()
 }
 
 /// The median of some lines there and back; nothing of a subject that cannot be asked.
@@ -209,9 +238,10 @@ mod tests {
     #[test]
     fn the_guests_words_are_understood() {
         let said = "READY\nmote-guest proto=1\nexit=pio_write n=500 min=1 p50=250 mean=3 unit=tsc_cycles\n\
-                    skipped=ioeventfd reason=not-given\nexit=cpuid n=500 min=1 p50=70 mean=3 unit=tsc_cycles\n";
+                    skipped=ioeventfd reason=no-device\r\nexit=cpuid n=500 min=1 p50=70 mean=3 unit=tsc_cycles\n";
         assert_eq!(parse(said), Medians::from([("pio_write", 250.0), ("cpuid", 70.0)]));
-        assert!(parse("error=no-ram").is_empty());
+        assert_eq!(lacks(said), ["ioeventfd: no-device"]);
+        assert!(parse("error=no-ram").is_empty() && lacks("error=no-ram").is_empty());
     }
 
     #[test]
@@ -219,7 +249,7 @@ mod tests {
         let warden = Warden::start().unwrap();
         let good = r#"echo READY; case "$1" in mode=exits) echo exit=cpuid n=1 p50=70;; *) while read -r x; do echo "ECHO $x"; done;; esac"#;
         let good = Shell::new(good);
-        assert_eq!(from_inside(&good, &warden).unwrap(), Medians::from([("cpuid", 70.0)]));
+        assert_eq!(from_inside(&good, &warden).unwrap(), (Medians::from([("cpuid", 70.0)]), vec![]));
         assert!(from_outside(&good, &warden).unwrap()[WAKE_UP] > 0.0);
         let bad = Shell::new("echo READY; echo error=no-ram");
         assert!(matches!(from_inside(&bad, &warden), Err(Failure::Output(_))));

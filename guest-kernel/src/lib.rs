@@ -11,7 +11,7 @@
 //! | `mode=idle` | READY, then halt: for ever, or on mote until the power button is pressed |
 //! | `mode=spin` | READY, then keep the processor busy for ever |
 //! | `mode=echo` | READY, then send back each serial line as `ECHO <line>`, after `n=N` steps of arithmetic (0); the line `exit` ends it |
-//! | `mode=exits n=N ioeventfd=ADDRESS` | what an exit costs by kind: TSC cycles, least, median, mean |
+//! | `mode=exits n=N` | what an exit costs by kind, a wake-up from HLT, and, with a disk, a notification and a read: TSC cycles, least, median, mean |
 //! | `mode=touch mb=N` | READY after a write to each page of N MiB (all RAM without `mb=`) |
 //! | `mode=cpus`, `mode=mem` | CPUID leaves, memory map |
 //! | `mode=tick n=N` | one line for each of N timer interrupts, 100 ms apart |
@@ -23,8 +23,8 @@
 //! | `mode=triple`, `mode=fault`, `mode=bad` | triple fault; unhandled exception in ring 3; `int3` in ring 0, which a KVM that emulates ring 0 cannot execute |
 //! | `status=N` | with any mode: the byte for mote's debug port 0xf4 before power-off |
 //!
-//! The three device modes bring drivers of their own, which look at the rings and take no interrupt, so that what is measured
-//! is the device and the way to it. They do `n=N` operations (1000 by default), or `mb=N`, or as many as start in `ms=N`, and
+//! The three device modes bring drivers of their own, which look at the rings and take no interrupt (`mode=exits` takes the disk's),
+//! so that what is measured is the device and the way to it. They do `n=N` operations (1000 by default), or `mb=N`, or as many as start in `ms=N`, and
 //! print three lines: how many operations, bytes, errors and notifications (each of them an exit); the time, with rates per
 //! second; and what one operation took, least, median and 99th percentile. Devices are found by Linux's own words
 //! `virtio_mmio.device=SIZE@ADDRESS:IRQ`, which other VMMs add to the command line, or else where mote puts them.

@@ -64,7 +64,7 @@ mod ring0 {
 }
 
 mod command_line {
-    use super::options::{Mode, Options};
+    use super::options::{Mode, Options, Window};
 
     #[test]
     fn empty_means_ready() {
@@ -75,11 +75,11 @@ mod command_line {
 
     #[test]
     fn takes_its_words_from_among_others() {
-        let line = b"console=ttyS0  mode=exits n=10\tioeventfd=0xD0000050 quiet root=/dev/vda\n";
+        let line = b"console=ttyS0  mode=blk n=10\tsize=0x1000 quiet root=/dev/vda\n";
         let options = Options::parse(line);
-        assert_eq!(options.mode(), Mode::Exits);
+        assert_eq!(options.mode(), Mode::Block);
         assert_eq!(options.n, Some(10));
-        assert_eq!(options.ioeventfd, Some(0xd000_0050));
+        assert_eq!(options.size, Some(0x1000));
         assert!(options.invalid.is_none());
     }
 
@@ -111,10 +111,12 @@ mod command_line {
     #[test]
     fn windows_are_named_in_the_words_of_linux() {
         let line = b"virtio_mmio.device=4K@0xc0001000:5 mode=blk virtio_mmio.device=512@0xFEB00000:12:1 \
-                     virtio_mmio.device=4K virtio_mmio.device=4K@x:1 virtio_mmio.device=4K@4096";
+                     virtio_mmio.device=4K virtio_mmio.device=4K@x:1 virtio_mmio.device=4K@4096 \
+                     virtio_mmio.device=4K@8192:256";
         let options = Options::parse(line);
         assert!(options.invalid.is_none(), "what others write is not for us to refuse");
-        assert_eq!(options.windows().collect::<Vec<_>>(), [0xc000_1000, 0xfeb0_0000, 4096]);
+        let windows = [(0xc000_1000, Some(5)), (0xfeb0_0000, Some(12)), (4096, None), (8192, None)];
+        assert_eq!(options.windows().collect::<Vec<_>>(), windows.map(|(base, gsi)| Window { base, gsi }));
         assert_eq!(Options::parse(b"mode=blk").windows().count(), 0);
     }
 

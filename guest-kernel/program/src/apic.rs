@@ -34,11 +34,13 @@ const VECTOR_SPURIOUS: u32 = 47;
 
 /// A pin of the I/O APIC.
 #[derive(Clone, Copy)]
-pub(crate) enum Pin {
+pub(crate) struct Pin(pub(crate) u8);
+
+impl Pin {
     /// COM1: ISA interrupt 4, which no VMM routes to another pin.
-    Serial = 4,
+    pub(crate) const SERIAL: Pin = Pin(4);
     /// mote's power button.
-    PowerButton = 9,
+    pub(crate) const POWER_BUTTON: Pin = Pin(9);
 }
 
 /// A local APIC that answers and is on.
@@ -67,6 +69,11 @@ impl LocalApic {
         write(TIMER_INITIAL_COUNT, period);
     }
 
+    /// Stops it. The last interrupt may still be under way.
+    pub(crate) fn stop_timer(self) {
+        write(TIMER_INITIAL_COUNT, 0);
+    }
+
     /// Starts the timer so that it only counts down, once, from `count`.
     pub(crate) fn start_countdown(self, count: u32) {
         write(TIMER_DIVIDE, TIMER_DIVIDE_BY_1);
@@ -74,14 +81,14 @@ impl LocalApic {
         write(TIMER_INITIAL_COUNT, count);
     }
 
-    /// How far it has come.
+    /// How far the timer still has to count.
     pub(crate) fn countdown(self) -> u32 {
         memory::read_register(LOCAL_APIC + TIMER_CURRENT_COUNT)
     }
 
     /// Sends a pin's interrupts to this processor. False where there is no I/O APIC with that pin.
     pub(crate) fn route(self, pin: Pin) -> bool {
-        let pin = pin as u32;
+        let pin = u32::from(pin.0);
         let version = io_read(IO_VERSION);
         if !present(version) || version >> 16 & 0xff < pin {
             return false;

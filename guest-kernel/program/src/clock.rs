@@ -1,4 +1,4 @@
-//! How fast the time stamp counter runs.
+//! How fast the time stamp counter runs, and what it stood at when the timer last was due.
 
 use crate::apic::LocalApic;
 use crate::cpu;
@@ -16,6 +16,13 @@ pub(crate) fn tsc_khz() -> Option<u64> {
     let told = cpu::cpuid(HYPERVISOR_BASE, 0).eax >= HYPERVISOR_CLOCKS;
     let khz = if told { cpu::cpuid(HYPERVISOR_CLOCKS, 0).eax } else { 0 };
     if khz == 0 { measure() } else { Some(khz.into()) }
+}
+
+/// The time stamp at which the periodic timer, which `period` starts, was due the last time.
+pub(crate) fn last_due(apic: LocalApic, period: u32, khz: u64) -> u64 {
+    let (count, now) = read(apic);
+    let ns = u64::from(period.saturating_sub(count));
+    now.wrapping_sub(ns.saturating_mul(khz) / KHZ_PER_GHZ)
 }
 
 fn measure() -> Option<u64> {

@@ -55,7 +55,7 @@ fn header() {
 
 /// READY, then nothing, until on mote the power button is pressed: no timer runs, so the processor sleeps.
 fn idle(machine: Machine) {
-    let button = LocalApic::enable().is_some_and(|apic| machine.is_mote && apic.route(Pin::PowerButton));
+    let button = LocalApic::enable().is_some_and(|apic| machine.is_mote && apic.route(Pin::POWER_BUTTON));
     let before = ring0::interrupt_count();
     machine.ready();
     loop {

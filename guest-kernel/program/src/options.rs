@@ -24,6 +24,15 @@ pub(crate) enum Mode<'a> {
     Unknown(&'a [u8]),
 }
 
+/// Where a virtio-mmio device is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Window {
+    /// The address of its registers.
+    pub(crate) base: u64,
+    /// Its interrupt: the pin of the I/O APIC, if it is known.
+    pub(crate) gsi: Option<u8>,
+}
+
 /// The words that this program knows. Of a key that stands there twice the first counts, since entry.s looks no further.
 #[derive(Default)]
 pub(crate) struct Options<'a> {
@@ -39,8 +48,6 @@ pub(crate) struct Options<'a> {
     pub(crate) kb: Option<u64>,
     /// `status=`: what to report on the debug port at the end.
     pub(crate) status: Option<u8>,
-    /// `ioeventfd=`: the address of a doorbell that the VMM has bound to an eventfd.
-    pub(crate) ioeventfd: Option<u64>,
     /// `ms=`: how long, in milliseconds.
     pub(crate) ms: Option<u64>,
     /// `depth=`: how many requests at once.
@@ -92,12 +99,14 @@ impl<'a> Options<'a> {
     }
 
     /// Where the virtio-mmio windows are, by Linux's words `virtio_mmio.device=SIZE@ADDRESS:IRQ`, which VMMs add.
-    pub(crate) fn windows(&self) -> impl Iterator<Item = u64> + 'a {
+    pub(crate) fn windows(&self) -> impl Iterator<Item = Window> + 'a {
         self.line.split(u8::is_ascii_whitespace).filter_map(|word| {
             let value = word.strip_prefix(b"virtio_mmio.device=")?;
             let at = value.iter().position(|&byte| byte == b'@')?;
-            let address = value.get(at + 1..)?.split(|&byte| byte == b':').next()?;
-            parse_number(address)
+            let mut fields = value.get(at + 1..)?.split(|&byte| byte == b':');
+            let base = parse_number(fields.next()?)?;
+            let gsi = fields.next().and_then(parse_number).and_then(|number| u8::try_from(number).ok());
+            Some(Window { base, gsi })
         })
     }
 
@@ -111,7 +120,6 @@ impl<'a> Options<'a> {
             b"mb" => store(&mut self.mb, number),
             b"kb" => store(&mut self.kb, number),
             b"status" => store(&mut self.status, number.and_then(|number| u8::try_from(number).ok())),
-            b"ioeventfd" => store(&mut self.ioeventfd, number),
             b"op" => store(&mut self.op, Some(value)),
             b"ms" => store(&mut self.ms, number),
             b"depth" => store(&mut self.depth, number),

@@ -9,6 +9,8 @@ mod cpu;
 mod dma;
 #[path = "../../program/src/modes/frames.rs"]
 mod frames;
+#[path = "../../program/src/options.rs"]
+mod options;
 
 #[path = "../../program/src/virtio"]
 mod virtio {

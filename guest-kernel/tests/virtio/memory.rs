@@ -57,6 +57,7 @@ impl Window {
             0x008 => self.id,
             0x010 => (self.features >> (32 * selected(0x014))) as u32,
             0x034 => self.queue_size_max,
+            0x060 => selected(0x060),
             0x070 => selected(0x070) & !self.refused_status,
             0x100.. => {
                 let at = register as usize - 0x100;

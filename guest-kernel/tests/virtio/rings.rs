@@ -127,6 +127,23 @@ fn interrupts_are_not_wanted() {
 }
 
 #[test]
+fn an_interrupt_is_wanted_for_one_chain() {
+    for event_index in [false, true] {
+        let (mut queue, mut device) = queue(event_index);
+        let wanted = |device: &Device| {
+            let flag = device.memory.read::<u16>(device.available) == 0;
+            if event_index { device.used_event() == device.next } else { flag }
+        };
+        assert!(!wanted(&device));
+        queue.interrupt_once();
+        assert!(wanted(&device));
+        device.finish(0, 0);
+        assert!(queue.pop().expect("a good ring").is_some());
+        assert!(!wanted(&device));
+    }
+}
+
+#[test]
 fn event_indexes_say_when_to_notify() {
     let (mut queue, device) = queue(true);
     let mut index = 0u16;

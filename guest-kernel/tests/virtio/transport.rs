@@ -1,6 +1,7 @@
 //! From reset to DRIVER_OK.
 
 use super::memory::Window;
+use super::options;
 use super::virtio::failure::Failure;
 use super::virtio::mmio::{Kind, Transport};
 use super::{BASE, EVENT_IDX, VERSION_1, arena, memory};
@@ -12,7 +13,8 @@ const FEATURES_OK: u32 = 8;
 const STATUS: u64 = 0x070;
 
 fn open(windows: &[u64]) -> Result<Transport, Failure> {
-    Transport::open(Kind::Block, windows.iter().copied(), EVENT_IDX | 1 << 5)
+    let windows = windows.iter().map(|&base| options::Window { base, gsi: Some(5) });
+    Transport::open(Kind::Block, windows, EVENT_IDX | 1 << 5)
 }
 
 #[test]
@@ -45,10 +47,10 @@ fn searches_the_windows_of_the_command_line_or_else_those_of_mote() {
     memory::place(BASE + 0x1000, Window::new(2, VERSION_1));
     memory::place(BASE + 0x3000, Window::new(19, VERSION_1));
     memory::place(other, Window::new(2, VERSION_1));
-    assert!(open(&[]).is_ok());
+    assert_eq!(open(&[]).expect("mote's").gsi(), Some(17));
     memory::with(BASE + 0x1000, |window| assert!(!window.log.is_empty()));
     memory::with(other, |window| assert!(window.log.is_empty()));
-    assert!(open(&[0xc000_0000, other]).is_ok());
+    assert_eq!(open(&[0xc000_0000, other]).expect("the other").gsi(), Some(5));
     memory::with(other, |window| assert!(!window.log.is_empty()));
     // The search ends at the first window that is not there.
     let vsock = Transport::open(Kind::Vsock, [].into_iter(), 0);
@@ -66,4 +68,17 @@ fn refuses_a_device_that_will_not_have_it() {
     let transport = open(&[]).expect("a device");
     let queue = transport.queue(0, 129, &mut arena());
     assert_eq!(queue.err(), Some(Failure::new(b"queue-too-small", b"queue-num-max")));
+}
+
+#[test]
+fn an_interrupt_is_acknowledged_where_there_is_one() {
+    memory::place(BASE, Window::new(2, VERSION_1));
+    let transport = open(&[]).expect("a device");
+    assert!(!transport.acknowledge());
+    memory::with(BASE, |window| {
+        assert!(window.written(0x064).is_empty());
+        window.registers.insert(0x060, 1);
+    });
+    assert!(transport.acknowledge());
+    memory::with(BASE, |window| assert_eq!(window.written(0x064), [1]));
 }

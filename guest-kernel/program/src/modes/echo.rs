@@ -12,7 +12,7 @@ const LIMIT: usize = 240;
 
 /// Runs until the line `exit`.
 pub(super) fn run(machine: Machine, options: &Options<'_>) {
-    let interrupts = LocalApic::enable().is_some_and(|apic| apic.route(Pin::Serial));
+    let interrupts = LocalApic::enable().is_some_and(|apic| apic.route(Pin::SERIAL));
     let receiver = Receiver::open(interrupts);
     machine.ready();
     let mut input = Input { line: [0; LIMIT], length: 0, after_return: false, steps: options.n.unwrap_or(0) };

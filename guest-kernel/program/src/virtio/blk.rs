@@ -4,6 +4,7 @@ use super::failure::{Failure, NO_ROOM};
 use super::mmio::{Kind, Transport, feature};
 use super::queue::{Part, Queue};
 use crate::dma::{Arena, Shared};
+use crate::options::Window;
 
 /// Feature bits (5.2.3).
 const F_RO: u64 = 1 << 5;
@@ -53,7 +54,7 @@ pub(crate) struct Disk {
 impl Disk {
     /// Opens the first disk for requests of `size` bytes, `depth` (at most [`MAX_DEPTH`]) at once.
     pub(crate) fn open(
-        windows: impl Iterator<Item = u64>,
+        windows: impl Iterator<Item = Window>,
         arena: &mut Arena,
         depth: u16,
         size: u64,
@@ -124,6 +125,26 @@ impl Disk {
             (_, true) => Ok(()),
             (_, false) => Err(Failure::new(b"io", b"flush")),
         }
+    }
+
+    /// Notifies the device, whether there is anything for it or not.
+    pub(crate) fn notify(&mut self) {
+        self.queue.notify();
+    }
+
+    /// Has the device raise an interrupt when the next request is done; the requests after that are silent again.
+    pub(crate) fn interrupt_once(&self) {
+        self.queue.interrupt_once();
+    }
+
+    /// The pin of the I/O APIC that its interrupts come to, if it is known.
+    pub(crate) fn gsi(&self) -> Option<u8> {
+        self.transport.gsi()
+    }
+
+    /// Acknowledges the device's interrupt. False where it has raised none.
+    pub(crate) fn acknowledge(&self) -> bool {
+        self.transport.acknowledge()
     }
 
     /// How often the device was notified.

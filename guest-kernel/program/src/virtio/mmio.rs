@@ -3,6 +3,7 @@
 use super::failure::{Failure, NO_ROOM};
 use super::queue::Queue;
 use crate::dma::Arena;
+use crate::options::Window;
 use crate::{cpu, memory};
 
 /// Registers, by their offset in the window (4.2.2).
@@ -19,6 +20,8 @@ mod register {
     pub(super) const QUEUE_NUM: u64 = 0x038;
     pub(super) const QUEUE_READY: u64 = 0x044;
     pub(super) const QUEUE_NOTIFY: u64 = 0x050;
+    pub(super) const INTERRUPT_STATUS: u64 = 0x060;
+    pub(super) const INTERRUPT_ACK: u64 = 0x064;
     pub(super) const STATUS: u64 = 0x070;
     pub(super) const QUEUE_DESC_LOW: u64 = 0x080;
     pub(super) const QUEUE_DRIVER_LOW: u64 = 0x090;
@@ -54,11 +57,14 @@ pub(crate) enum Kind {
 /// Where mote puts its windows, one after another, should the command line name none.
 const DEFAULT_WINDOW: u64 = 0xd000_0000;
 const WINDOW_SIZE: u64 = 0x1000;
-const WINDOW_LIMIT: u64 = 64;
+const WINDOW_LIMIT: u8 = 64;
+/// The interrupt of mote's first window. Each of the next has the one after, as far as these go.
+const DEFAULT_GSI: u8 = 16;
+const GSI_LIMIT: u8 = 24;
 
 /// A device of the wanted kind.
 pub(crate) struct Transport {
-    base: u64,
+    window: Window,
     features: u64,
 }
 
@@ -68,22 +74,23 @@ impl Transport {
     /// that the device offers.
     pub(crate) fn open(
         kind: Kind,
-        windows: impl Iterator<Item = u64>,
+        windows: impl Iterator<Item = Window>,
         wanted: u64,
     ) -> Result<Transport, Failure> {
         let mut windows = windows.peekable();
         let found = if windows.peek().is_some() {
-            windows.find(|&base| device_id(base) == Some(kind as u32))
+            windows.find(|window| device_id(window.base) == Some(kind as u32))
         } else {
             (0..WINDOW_LIMIT)
-                .map_while(|slot| {
-                    let base = DEFAULT_WINDOW + slot * WINDOW_SIZE;
-                    device_id(base).map(|id| (base, id))
+                .map(|slot| Window {
+                    base: DEFAULT_WINDOW + u64::from(slot) * WINDOW_SIZE,
+                    gsi: Some(DEFAULT_GSI + slot).filter(|&gsi| gsi < GSI_LIMIT),
                 })
-                .find_map(|(base, id)| (id == kind as u32).then_some(base))
+                .map_while(|window| device_id(window.base).map(|id| (window, id)))
+                .find_map(|(window, id)| (id == kind as u32).then_some(window))
         };
-        let base = found.ok_or(Failure::new(b"no-device", b"of-this-type"))?;
-        let mut transport = Transport { base, features: 0 };
+        let window = found.ok_or(Failure::new(b"no-device", b"of-this-type"))?;
+        let mut transport = Transport { window, features: 0 };
         transport.reset()?;
         transport.negotiate(wanted | feature::VERSION_1)?;
         Ok(transport)
@@ -102,7 +109,7 @@ impl Transport {
             return Err(Failure::new(b"queue-too-small", b"queue-num-max"));
         }
         let rings = arena.take(Queue::memory_needed(size), 16).ok_or(NO_ROOM)?;
-        let notify = (self.base + register::QUEUE_NOTIFY, u32::from(index));
+        let notify = (self.window.base + register::QUEUE_NOTIFY, u32::from(index));
         let queue = Queue::new(rings, size, self.has(feature::RING_EVENT_IDX), notify);
         self.write(register::QUEUE_NUM, u32::from(size));
         let addresses = queue.addresses();
@@ -126,13 +133,27 @@ impl Transport {
 
     /// One byte of the device's configuration.
     pub(crate) fn config_u8(&self, offset: u64) -> u8 {
-        memory::read_register_u8(self.base + register::CONFIG + offset)
+        memory::read_register_u8(self.window.base + register::CONFIG + offset)
     }
 
     /// A 64-bit number of the device's configuration, in two halves (4.2.2.2). None of those that are read here changes.
     pub(crate) fn config_u64(&self, offset: u64) -> u64 {
         let half = |offset| u64::from(self.read(register::CONFIG + offset));
         half(offset) | half(offset + 4) << 32
+    }
+
+    /// The pin of the I/O APIC that its interrupts come to, if it is known.
+    pub(crate) fn gsi(&self) -> Option<u8> {
+        self.window.gsi
+    }
+
+    /// Acknowledges the interrupt (4.2.2.2), so that another one can come. False where the device has raised none.
+    pub(crate) fn acknowledge(&self) -> bool {
+        let raised = self.read(register::INTERRUPT_STATUS);
+        if raised != 0 {
+            self.write(register::INTERRUPT_ACK, raised);
+        }
+        raised != 0
     }
 
     /// Makes the device let go of all buffers.
@@ -174,11 +195,11 @@ impl Transport {
     }
 
     fn read(&self, register: u64) -> u32 {
-        memory::read_register(self.base + register)
+        memory::read_register(self.window.base + register)
     }
 
     fn write(&self, register: u64, value: u32) {
-        memory::write_register(self.base + register, value);
+        memory::write_register(self.window.base + register, value);
     }
 }
 

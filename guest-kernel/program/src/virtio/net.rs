@@ -4,6 +4,7 @@ use super::failure::{Failure, NO_ROOM};
 use super::mmio::{Kind, Transport, feature};
 use super::queue::{Part, Queue, Used};
 use crate::dma::{Arena, Shared};
+use crate::options::Window;
 
 /// Feature bits (5.1.3).
 const F_CSUM: u64 = 1 << 0;
@@ -57,7 +58,7 @@ pub(crate) struct Interface {
 impl Interface {
     /// Opens the first interface for outgoing frames of `frame_size` bytes, `depth` (at most [`MAX_DEPTH`]) at once.
     pub(crate) fn open(
-        windows: impl Iterator<Item = u64>,
+        windows: impl Iterator<Item = Window>,
         arena: &mut Arena,
         depth: u16,
         frame_size: u64,

@@ -1,4 +1,4 @@
-//! A split virtqueue (virtio 1.2, 2.7), from the driver's side and without interrupts.
+//! A split virtqueue (virtio 1.2, 2.7), from the driver's side. Interrupts come only where one is asked for.
 //!
 //! Descriptors are not allocated: each driver divides the table once and for all, so that nothing is searched for while
 //! the clock runs.
@@ -89,9 +89,6 @@ impl Queue {
             next_used: 0,
             notifications: 0,
         };
-        if !event_index {
-            queue.available.write(0, NO_INTERRUPT);
-        }
         queue.suppress_interrupts();
         queue
     }
@@ -146,8 +143,22 @@ impl Queue {
             self.used.read::<u16>(0) & NO_NOTIFY == 0
         };
         if wanted {
-            memory::write_register(self.notify.0, self.notify.1);
-            self.notifications += 1;
+            self.notify();
+        }
+    }
+
+    /// Notifies the device.
+    pub(crate) fn notify(&mut self) {
+        memory::write_register(self.notify.0, self.notify.1);
+        self.notifications += 1;
+    }
+
+    /// Asks for an interrupt for the next chain that the device is done with (2.7.7), until that is taken.
+    pub(crate) fn interrupt_once(&self) {
+        if self.event_index {
+            self.write_used_event(self.next_used);
+        } else {
+            self.available.write(0, 0u16);
         }
     }
 
@@ -192,8 +203,13 @@ impl Queue {
     /// where it stands.
     fn suppress_interrupts(&self) {
         if self.event_index {
-            let event = RING + u64::from(self.size) * AVAILABLE_ENTRY;
-            self.available.write(event, self.next_used.wrapping_sub(1));
+            self.write_used_event(self.next_used.wrapping_sub(1));
+        } else {
+            self.available.write(0, NO_INTERRUPT);
         }
+    }
+
+    fn write_used_event(&self, index: u16) {
+        self.available.write(RING + u64::from(self.size) * AVAILABLE_ENTRY, index);
     }
 }

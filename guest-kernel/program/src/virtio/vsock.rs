@@ -6,6 +6,7 @@ use super::packet::{Address, Credit, Header, Operation, SHUTDOWN_BOTH};
 use super::queue::{Part, Queue, Used};
 use crate::cpu;
 use crate::dma::{Arena, Shared};
+use crate::options::Window;
 
 /// The configuration's only field (5.10.4).
 const CONFIG_GUEST_CID: u64 = 0;
@@ -53,7 +54,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects to `port` of the host. Packets out have `packet_size` (at most [`PACKET_LIMIT`]) bytes of data at most.
     pub(crate) fn open(
-        windows: impl Iterator<Item = u64>,
+        windows: impl Iterator<Item = Window>,
         arena: &mut Arena,
         port: u32,
         packet_size: u64,
