@@ -12,7 +12,7 @@ use bench::progress;
 use bench::subjects;
 
 /// Unless MOTE_BENCH_RUNS says otherwise.
-const RUNS: usize = 20;
+const RUNS: usize = 10;
 
 fn main() -> ExitCode {
     entry::main("exits", bench)
