@@ -1,7 +1,8 @@
 //! A QEMU plugin for the nested host: where the instructions go between two marks of a guest.
 //!
 //! Arguments: `out=FILE`, `stalled=FILE`, and `profile=FILE` where one wants to know more. A phase begins and ends with an
-//! instruction that does nothing, `nopl BEGIN(%rax)` and `nopl END(%rax)`, executed by anybody. At its end one line is appended to `out`:
+//! instruction that does nothing, `nopl BEGIN(%rax)` and `nopl END(%rax)`, executed by anybody. At its end one line is
+//! appended to `out`:
 //!
 //!     vmm peer host guest_user guest_kernel copied exits calls
 //!

@@ -107,7 +107,8 @@ impl Chain {
         Self::default()
     }
 
-    /// Makes it the chain that begins with descriptor `head` of the queue's `table`. On errors it is half of it.
+    /// Makes it the chain that begins with descriptor `head` of the queue's `table`. On errors it has no lengths, and some of the
+    /// segments: it is to be filled anew.
     pub(super) fn fill<'a>(
         &mut self,
         memory: &'a GuestMemoryMmap,
@@ -117,6 +118,7 @@ impl Chain {
     ) -> Result<(), QueueError> {
         self.head = head;
         self.segments.clear();
+        (self.readable, self.readable_length, self.writable_length) = (0, 0, 0);
         let (mut index, mut indirect) = (head, false);
         // In registers: this runs for each piece of each request.
         let (mut readable, mut readable_length, mut writable_length) = (0, 0, 0);
