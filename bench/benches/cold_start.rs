@@ -17,7 +17,11 @@ use criterion::Criterion;
 const RUNS: usize = 200;
 
 fn main() -> ExitCode {
-    entry::main("cold_start", bench)
+    entry::main(
+        "cold_start",
+        Some("How long it takes until a guest runs: alone, many at once, and among others that live."),
+        bench,
+    )
 }
 
 fn bench() -> Result<(), Box<dyn Error>> {

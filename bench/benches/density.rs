@@ -18,7 +18,7 @@ const RUNS: usize = 5;
 
 /// Starts machines until a limit, has all of them answer, and ends them; then times how fast they start.
 #[derive(Parser)]
-#[command(name = "cargo bench --bench density --")]
+#[command(name = "density", bin_name = "cargo bench --bench density --", after_help = entry::ENVIRONMENT)]
 struct Flags {
     /// Stop when less than so much memory is available on the host
     #[arg(long, value_name = "MIB", default_value_t = 2048)]
@@ -38,7 +38,7 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    entry::main("density", bench)
+    entry::main("density", None, bench)
 }
 
 fn bench() -> Result<(), Box<dyn Error>> {

@@ -17,7 +17,11 @@ const RUNS: usize = 20;
 const DIRECTORY: &str = "/dev/shm";
 
 fn main() -> ExitCode {
-    entry::main("devices", bench)
+    entry::main(
+        "devices",
+        Some("What operations of virtio devices cost: disks, networks (as root), sockets."),
+        bench,
+    )
 }
 
 fn bench() -> Result<(), Box<dyn Error>> {

@@ -15,7 +15,7 @@ use bench::subjects;
 const RUNS: usize = 10;
 
 fn main() -> ExitCode {
-    entry::main("exits", bench)
+    entry::main("exits", Some("What it costs a guest to leave for its VMM, and to be woken."), bench)
 }
 
 fn bench() -> Result<(), Box<dyn Error>> {

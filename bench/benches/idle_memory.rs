@@ -15,7 +15,7 @@ use criterion::measurement::{Measurement, ValueFormatter};
 use criterion::{Criterion, SamplingMode, Throughput};
 
 fn main() -> ExitCode {
-    entry::main("idle_memory", bench)
+    entry::main("idle_memory", Some("What a machine costs that waits, in memory of the host."), bench)
 }
 
 fn bench() -> Result<(), Box<dyn Error>> {

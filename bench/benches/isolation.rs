@@ -17,7 +17,7 @@ use bench::subjects;
 const RUNS: usize = 40;
 
 fn main() -> ExitCode {
-    entry::main("isolation", bench)
+    entry::main("isolation", Some("What isolation costs: process, containers, microVMs, a whole PC."), bench)
 }
 
 fn bench() -> Result<(), Box<dyn Error>> {

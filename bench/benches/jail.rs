@@ -12,7 +12,7 @@ use bench::process::Warden;
 const RUNS: usize = 100;
 
 fn main() -> ExitCode {
-    entry::main("jail", bench)
+    entry::main("jail", Some("What a jail adds to a start. As root."), bench)
 }
 
 fn bench() -> Result<(), Box<dyn Error>> {

@@ -6,8 +6,8 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Barrier;
-use std::time::Duration;
+use std::sync::{Barrier, OnceLock};
+use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
 use fastrand::Rng;
@@ -24,12 +24,15 @@ use crate::statistics::Summary;
 use crate::subjects::{self, Job, Mode};
 
 /// How many at once, and in how many rounds.
-const AT_ONCE: [(usize, usize); 3] = [(1, 20), (10, 5), (100, 1)];
+const AT_ONCE: [(usize, usize); 3] = [(1, 20), (10, 5), (LARGEST, 3)];
+const LARGEST: usize = 100;
 /// How many others live, and how many starts are timed among them.
 const AMONG: [usize; 4] = [0, 100, 300, 1000];
 const STARTS: usize = 10;
 /// What is left to the host, in MiB.
 const MARGIN_MIB: u64 = 2048;
+/// When the last of the largest crowd was ready, one entry for each round in which all were.
+const LAST: &str = "request_to_last_ready_of_100";
 /// Whom a crowd of would take minutes, or most of the memory.
 const LEFT_OUT: [&str; 2] = ["qemu-microvm", "mote-devices"];
 
@@ -57,15 +60,15 @@ impl Crowds {
         }
     }
 
-    fn p50(&self, subject: &str, metric: &str) -> Option<f64> {
+    fn summary(&self, subject: &str, metric: &str) -> Option<Summary> {
         let series = self.series.iter().find(|it| it.subject == subject && it.metric == metric)?;
-        Summary::of(&series.samples.iter().copied().flatten().collect::<Vec<_>>()).map(|it| it.p50)
+        Summary::of(&series.samples.iter().copied().flatten().collect::<Vec<_>>())
     }
 
     /// A row for each phase, for each subject's starts at once, and for those among others.
     pub(super) fn text(&self) -> String {
         let cell = |subject: &str, metric: String| {
-            self.p50(subject, &metric).map(|ms| format!("{ms:.3}")).unwrap_or_default()
+            self.summary(subject, &metric).map(|it| format!("{:.3}", it.p50)).unwrap_or_default()
         };
         let mut rows: Vec<Vec<String>> = Vec::new();
         for phase in PHASES {
@@ -79,11 +82,12 @@ impl Crowds {
         subjects.dedup();
         let row = |subject: &&str| {
             let at_once = AT_ONCE[1..].iter().map(|(count, _)| cell(subject, ready_of(*count)));
+            let last = std::iter::once(cell(subject, LAST.to_owned()));
             let among = AMONG.iter().map(|live| cell(subject, ready_among(*live)));
-            std::iter::once((*subject).to_owned()).chain(at_once).chain(among).collect()
+            std::iter::once((*subject).to_owned()).chain(at_once).chain(last).chain(among).collect()
         };
         let rows: Vec<Vec<String>> = subjects.iter().map(row).collect();
-        let heads = ["READY, ms, p50 of", "10", "100 at once", "among 0", "100", "300", "1000"];
+        let heads = ["READY, ms, p50 of", "10", "100 at once", "their last", "among 0", "100", "300", "1000"];
         let notes: String = self.notes.iter().map(|note| format!("{note}\n")).collect();
         format!("{phases}\n{}{notes}", table(&heads, &rows))
     }
@@ -101,8 +105,9 @@ impl Crowds {
     }
 }
 
+/// From the moment at which all are asked for.
 fn ready_of(count: usize) -> String {
-    format!("spawn_to_ready_of_{count}")
+    format!("request_to_ready_of_{count}")
 }
 
 fn ready_among(live: usize) -> String {
@@ -151,13 +156,17 @@ fn at_once(starter: &Starter, count: usize, warden: &Warden, crowds: &mut Crowds
             return;
         }
     };
-    let barrier = Barrier::new(count);
+    let request = Request { barrier: Barrier::new(count), made: OnceLock::new() };
     let results: Vec<_> = thread::scope(|scope| {
-        let barrier = &barrier;
+        let request = &request;
         let threads: Vec<_> =
-            starts.into_iter().map(|start| scope.spawn(move || start.time(barrier, warden))).collect();
+            starts.into_iter().map(|start| scope.spawn(move || start.time(request, warden))).collect();
         threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
     });
+    let last = results.iter().map(|result| result.as_ref().ok().map(|(ready, _)| ready.as_secs_f64() * 1e3));
+    if let Some(last) = last.reduce(|one, other| Some(one?.max(other?))).filter(|_| count == LARGEST) {
+        crowds.push(name, LAST, last);
+    }
     for result in results {
         let result = result.map_err(|failure| {
             crowds.notes.push(format!("failed: {name}, {count} at once: {}", chain(&failure)));
@@ -169,6 +178,23 @@ fn at_once(starter: &Starter, count: usize, warden: &Warden, crowds: &mut Crowds
         if count > 1 {
             crowds.push(name, &ready_of(count), result.ok().map(|(ready, _)| ready.as_secs_f64() * 1e3));
         }
+    }
+}
+
+/// For several starts at once.
+///
+/// They are timed from here, and not each from its own spawn: with fewer CPUs than starts the scheduler may run one after the
+/// other, from spawn to READY, and how long the others wait for their spawn would be in no figure.
+struct Request {
+    barrier: Barrier,
+    made: OnceLock<Instant>,
+}
+
+impl Request {
+    /// Waits until all are here. Returns when that was.
+    fn wait(&self) -> Instant {
+        self.barrier.wait();
+        *self.made.get_or_init(Instant::now)
     }
 }
 
@@ -191,11 +217,12 @@ impl Start {
         Ok(Self { command, complaints: file("stderr"), timeline })
     }
 
-    /// Starts it when all are at the barrier. Returns the time to READY, and the timeline.
-    fn time(mut self, barrier: &Barrier, warden: &Warden) -> Result<(Duration, String), Failure> {
-        barrier.wait();
+    /// Starts it with all others. Returns the time from the request to READY, and the timeline.
+    fn time(mut self, request: &Request, warden: &Warden) -> Result<(Duration, String), Failure> {
+        let requested = request.wait();
         let mut machine = warden.spawn(&mut self.command, &self.complaints)?;
-        let ready = machine.wait_until_ready(LIMIT)?.ready;
+        machine.wait_until_ready(LIMIT)?;
+        let ready = requested.elapsed();
         let Some(timeline) = self.timeline else { return Ok((ready, String::new())) };
         // It is written before the end, which comes without another word.
         let _end = machine.wait_until_end(LIMIT);
@@ -252,7 +279,7 @@ mod tests {
         at_once(&starter("echo READY", &warden), 3, &warden, &mut crowds);
         at_once(&starter("echo no; exit 1", &warden), 3, &warden, &mut crowds);
         let [series] = &crowds.series[..] else { panic!("one subject, one metric") };
-        assert_eq!((&*series.metric, series.samples.len()), ("spawn_to_ready_of_3", 6));
+        assert_eq!((&*series.metric, series.samples.len()), ("request_to_ready_of_3", 6));
         assert_eq!(series.samples.iter().flatten().count(), 3);
         assert_eq!(crowds.notes.len(), 3);
         assert!(

@@ -25,8 +25,8 @@ pub(super) fn of(lines: &[Line]) -> Vec<Figure<'_>> {
     let figures = [
         distribution("How long starts take", samples("spawn_to_ready")),
         stacked(medians("phase_")),
-        distribution("How long starts take, 10 at once", samples("spawn_to_ready_of_10")),
-        distribution("How long starts take, 100 at once", samples("spawn_to_ready_of_100")),
+        distribution("How long starts take, 10 at once", samples("request_to_ready_of_10")),
+        distribution("How long starts take, 100 at once", samples("request_to_ready_of_100")),
         by_number(
             "Starts among others",
             ["machines alive", "ms from spawn to READY, median"],
@@ -147,8 +147,8 @@ mod tests {
         let lines = [
             line("floor", "spawn_to_ready"),
             line("mote", "spawn_to_ready"),
-            line("mote", "spawn_to_ready_of_10"),
-            line("floor", "spawn_to_ready_of_10"),
+            line("mote", "request_to_ready_of_10"),
+            line("floor", "request_to_ready_of_10"),
         ];
         let figures = of(&lines);
         assert_eq!(figures.len(), 2);
