@@ -4,7 +4,8 @@
 //! them (`disk,net`), and prints `task NAME OPERATIONS NANOSECONDS` for each, so many times. Instructions that do nothing
 //! mark the begin and the end of what is measured, for those who count instructions. On the host,
 //! `io-load serve ADDRESS SOCKET` swallows and sends streams on TCP, and echoes on a Unix socket, and
-//! `io-load run NAME COMMAND...` makes a task of a whole command. `io-load keep` tells those who count to keep what they
+//! `io-load run NAME COMMAND...` makes a task of a whole command, and `io-load batch COMMAND...` becomes one whose threads wait for
+//! the processor when they are woken. `io-load keep` tells those who count to keep what they
 //! have, and `io-load forget` to forget what they have counted since.
 
 use std::arch::asm;
@@ -14,6 +15,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
 use std::time::Instant;
@@ -48,6 +50,7 @@ const FORGET: i32 = BEGIN + 3;
 
 const O_DIRECT: i32 = 0o40000;
 const AF_VSOCK: i32 = 40;
+const SCHED_BATCH: i64 = 3;
 const SOL_SOCKET: i32 = 1;
 const SO_RCVBUFFORCE: i32 = 33;
 const SOCK_STREAM: i32 = 1;
@@ -58,6 +61,7 @@ fn main() -> Result<(), Failure> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[1..] {
         ["serve", address, socket] => serve(address, socket),
         ["run", name, program, ref arguments @ ..] => run(name, program, arguments),
+        ["batch", program, ref arguments @ ..] => Err(batch(program, arguments).into()),
         ["keep"] => {
             mark::<KEEP>();
             Ok(())
@@ -76,7 +80,7 @@ fn main() -> Result<(), Failure> {
             })
         }
         _ => Err("usage: io-load DISK ADDRESS GROUPS TIMES | serve ADDRESS SOCKET | run NAME COMMAND... \
-              | keep | forget"
+              | batch COMMAND... | keep | forget"
             .into()),
     }
 }
@@ -130,6 +134,17 @@ fn run(name: &str, program: &str, arguments: &[&str]) -> Result<(), Failure> {
     }
     println!("task {name} 1 {elapsed}");
     Ok(())
+}
+
+/// Becomes the program, with SCHED_BATCH; returns only if that fails.
+fn batch(program: &str, arguments: &[&str]) -> io::Error {
+    let priority = 0i32;
+    // SAFETY: the kernel reads the priority, for the thread that calls.
+    let set = check(unsafe { syscall(SYS_SCHED_SETSCHEDULER, 0i64, SCHED_BATCH, &raw const priority) });
+    match set {
+        Ok(_) => Command::new(program).args(arguments).exec(),
+        Err(error) => error,
+    }
 }
 
 /// An instruction that does nothing but be seen.
@@ -200,6 +215,7 @@ unsafe extern "C" {
     fn setsockopt(fd: i32, level: i32, option: i32, value: *const i32, length: u32) -> i32;
 }
 
+const SYS_SCHED_SETSCHEDULER: i64 = 144;
 const SYS_IO_SETUP: i64 = 206;
 const SYS_IO_GETEVENTS: i64 = 208;
 const SYS_IO_SUBMIT: i64 = 209;

@@ -88,6 +88,32 @@ impl Segment {
     }
 }
 
+/// Finds where segments are in this process. Keeps the region of the last one: the next is most likely there, too.
+pub(super) struct Lookup<'a> {
+    memory: &'a GuestMemoryMmap,
+    number: u32,
+    start: u64,
+    region: Option<VolatileSlice<'a>>,
+}
+
+impl<'a> Lookup<'a> {
+    pub(super) fn new(memory: &'a GuestMemoryMmap) -> Self {
+        Self { memory, number: NOWHERE, start: 0, region: None }
+    }
+
+    /// The address of `segment`, all of which is there; none if it is in two regions. It was made with this memory.
+    #[inline]
+    pub(super) fn find(&mut self, segment: &Segment) -> Option<*mut u8> {
+        if self.number != segment.region {
+            let region = self.memory.iter().nth(segment.region as usize)?;
+            self.region = Some(region.as_volatile_slice().ok()?);
+            (self.number, self.start) = (segment.region, region.start_addr().0);
+        }
+        let offset = segment.address.0.checked_sub(self.start)? as usize;
+        Some(self.region?.subslice(offset, segment.len()).ok()?.ptr_guard_mut().as_ptr())
+    }
+}
+
 /// A descriptor chain whose every buffer was checked. Made to be filled again and again: it keeps its room.
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
@@ -276,8 +302,21 @@ impl<'a> Table<'a> {
         if !length.is_multiple_of(Self::ENTRY) {
             return Err(QueueError::Chain);
         }
-        let table = Segment::new(memory, address, length).ok();
-        table.and_then(|table| table.slice(memory)).map(Self).ok_or(QueueError::Chain)
+        let table = memory.iter().find_map(|region| {
+            let offset = address.checked_sub(region.start_addr().0)?;
+            region.get_slice(MemoryRegionAddress(offset), length as usize).ok()
+        });
+        table.map(Self).ok_or(QueueError::Chain)
+    }
+
+    /// The buffer of descriptor `index`, if it is device-writable, one piece, and in memory.
+    #[inline]
+    pub(super) fn writable_piece(&self, memory: &GuestMemoryMmap, index: u16) -> Option<Segment> {
+        let descriptor = self.get(index).ok()?;
+        let plain =
+            descriptor.is_write_only() && !descriptor.has_next() && !descriptor.refers_to_indirect_table();
+        let segment = || Segment::new(memory, descriptor.addr().0, descriptor.len()).ok();
+        plain.then(segment).flatten()
     }
 
     fn get(&self, index: u16) -> Result<Descriptor, QueueError> {

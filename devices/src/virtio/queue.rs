@@ -7,7 +7,7 @@ use vm_memory::{
     AtomicAccess, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileMemory, VolatileSlice,
 };
 
-use super::chain::{Chain, Table};
+use super::chain::{Chain, Segment, Table};
 use super::io::Window;
 use super::transport::QueueSetup;
 
@@ -118,22 +118,41 @@ impl Queue {
     /// # Errors
     /// When the driver breaks the rules. Nothing is taken then.
     pub fn pop(&mut self, chain: &mut Chain) -> Result<bool, QueueError> {
-        let Some(Parts { descriptors, available, .. }) = &self.parts else {
+        let Some(parts) = &self.parts else {
             return Ok(false);
         };
-        let available = available.slice();
+        let Some(head) = self.next_head(parts)? else {
+            return Ok(false);
+        };
+        chain.fill(&self.memory, Table(parts.descriptors.slice()), self.size, head)?;
+        self.next_available = self.next_available.wrapping_add(1);
+        Ok(true)
+    }
+
+    /// Takes the next available buffer, with its head, if it is a single device-writable piece, as drivers post them by the dozen
+    /// for one frame. `None` if it is anything else, or there is none: [`pop`](Self::pop) knows.
+    #[inline]
+    pub fn pop_piece(&mut self) -> Option<(u16, Segment)> {
+        let parts = self.parts.as_ref()?;
+        let head = self.next_head(parts).ok()??;
+        let segment = Table(parts.descriptors.slice()).writable_piece(&self.memory, head)?;
+        self.next_available = self.next_available.wrapping_add(1);
+        Some((head, segment))
+    }
+
+    /// The head of the next available buffer.
+    #[inline]
+    fn next_head(&self, parts: &Parts) -> Result<Option<u16>, QueueError> {
+        let available = parts.available.slice();
         // What the index covers must not be read before it.
         let index: u16 = load(&available, INDEX, Ordering::Acquire);
         match index.wrapping_sub(self.next_available) {
-            0 => return Ok(false),
+            0 => return Ok(None),
             waiting if waiting > self.size => return Err(QueueError::Index),
             _ => {}
         }
         let entry = ENTRIES + 2 * usize::from(self.next_available & (self.size - 1));
-        let head = load(&available, entry, Ordering::Relaxed);
-        chain.fill(&self.memory, Table(descriptors.slice()), self.size, head)?;
-        self.next_available = self.next_available.wrapping_add(1);
-        Ok(true)
+        Ok(Some(load(&available, entry, Ordering::Relaxed)))
     }
 
     /// Puts the buffer that was popped last back, as if it had not been taken.
@@ -158,16 +177,16 @@ impl Queue {
 
     /// Gives the buffer of head `head` back, `written` bytes of its device-writable part filled.
     pub fn add_used(&mut self, head: u16, written: u32) {
-        self.add_used_together(&[(head, written)]);
+        self.add_used_together(std::iter::once((head, written)));
     }
 
     /// Gives several buffers back, each with how much of it was filled. The driver sees all of them at once or none.
-    pub fn add_used_together(&mut self, buffers: &[(u16, u32)]) {
+    pub fn add_used_together(&mut self, buffers: impl IntoIterator<Item = (u16, u32)>) {
         let Some(Parts { used, .. }) = &self.parts else {
             return;
         };
         let used = used.slice();
-        for &(head, written) in buffers {
+        for (head, written) in buffers {
             let entry = ENTRIES + 8 * usize::from(self.next_used & (self.size - 1));
             // Not atomic: the index tells when it is to be read.
             if let Ok(place) = used.get_ref(entry) {

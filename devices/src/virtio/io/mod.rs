@@ -13,6 +13,7 @@ use rustix::fs::{FallocateFlags, fallocate, fdatasync};
 use vm_memory::GuestMemoryMmap;
 
 use super::Segment;
+use super::chain::Lookup;
 
 mod discard;
 mod frame;
@@ -188,15 +189,18 @@ impl Vectors {
         mut skip: usize,
     ) -> io::Result<usize> {
         let mut total = 0;
+        let mut lookup = Lookup::new(memory);
         for segment in segments {
-            let piece = segment.part(skip, usize::MAX);
-            skip = skip.saturating_sub(segment.len());
+            let mut piece = *segment;
+            if skip > 0 {
+                piece = segment.part(skip, usize::MAX);
+                skip = skip.saturating_sub(segment.len());
+            }
             if piece.is_empty() {
                 continue;
             }
             // Segments are checked when they are made; this finds the host's address.
-            let slice = piece.slice(memory).ok_or_else(|| io::Error::from_raw_os_error(libc::EFAULT))?;
-            let address = slice.ptr_guard_mut().as_ptr();
+            let address = lookup.find(&piece).ok_or_else(|| io::Error::from_raw_os_error(libc::EFAULT))?;
             self.0.push(libc::iovec { iov_base: address.cast(), iov_len: piece.len() });
             total += piece.len();
         }

@@ -49,7 +49,7 @@ const MIN_FRAME: usize = spec::header::LENGTH + spec::ETHERNET_HEADER;
 
 /// How many frames, and how many bytes, are moved before other devices have their turn.
 const BATCH_FRAMES: usize = 64;
-const BATCH_BYTES: usize = 256 << 10;
+const BATCH_BYTES: usize = 1 << 20;
 
 /// How long a wire that fails is left alone.
 const RETRY: Duration = Duration::from_secs(1);

@@ -29,7 +29,6 @@ pub(super) struct Receiver {
     max_ordinary: usize,
     // Wiring.
     vectors: Vectors,
-    used: Vec<(u16, u32)>,
     /// The buffer that was popped last.
     chain: Chain,
     // State.
@@ -69,7 +68,6 @@ impl Receiver {
             features,
             max_ordinary: max_ordinary.unwrap_or(MAX_FRAME),
             vectors: Vectors::new(),
-            used: Vec::new(),
             chain: Chain::new(),
             held: Vec::new(),
             segments: Vec::new(),
@@ -131,33 +129,42 @@ impl Receiver {
     fn gather(&mut self, queue: &mut Queue, wanted: usize) -> Result<(), QueueError> {
         let at_once = if self.mergeable() { usize::from(queue.size()) } else { 1 };
         while self.held.len() < at_once && self.room < wanted {
-            if !queue.pop(&mut self.chain)? {
+            if let Some((head, piece)) = queue.pop_piece() {
+                self.segments.push(piece);
+                self.hold(Buffer { head, segments: 1, room: piece.len() })?;
+            } else if queue.pop(&mut self.chain)? {
+                let segments = self.chain.writable();
+                self.segments.extend_from_slice(segments);
+                let (head, room) = (self.chain.head(), self.chain.writable_length());
+                self.hold(Buffer { head, segments: segments.len() as u16, room })?;
+            } else {
                 break;
             }
-            let (head, room) = (self.chain.head(), self.chain.writable_length());
-            // Section 5.1.6.3.1: each buffer holds the header at least.
-            if room < header::LENGTH {
-                return Err(QueueError::Buffer);
-            }
-            let segments = self.chain.writable();
-            self.room += room;
-            self.segments.extend_from_slice(segments);
-            self.held.push(Buffer { head, segments: segments.len() as u16, room });
         }
+        Ok(())
+    }
+
+    /// Adds a buffer whose segments were added.
+    fn hold(&mut self, buffer: Buffer) -> Result<(), QueueError> {
+        // Section 5.1.6.3.1: each buffer holds the header at least.
+        if buffer.room < header::LENGTH {
+            return Err(QueueError::Buffer);
+        }
+        self.room += buffer.room;
+        self.held.push(buffer);
         Ok(())
     }
 
     /// Reads the next frame into the buffers held.
     fn read(&mut self, side: &mut Side<'_>) -> Result<usize, io::ErrorKind> {
-        let (mut offered, mut room) = (0, 0);
-        for buffer in &self.held {
+        let mut offered = self.segments.len();
+        if offered > MAX_FRAME_SEGMENTS {
+            let ends = self.held.iter().scan(0, |end, buffer| {
+                *end += usize::from(buffer.segments);
+                Some(*end)
+            });
             // A chain alone never has too many.
-            let with = offered + usize::from(buffer.segments);
-            if with > MAX_FRAME_SEGMENTS || room >= MAX_FRAME {
-                break;
-            }
-            offered = with;
-            room += buffer.room;
+            offered = ends.take_while(|&end| end <= MAX_FRAME_SEGMENTS).last().unwrap_or(0);
         }
         let (memory, wire) = (side.queue.memory(), side.wire.as_fd());
         let segments = self.segments.get(..offered).unwrap_or_default();
@@ -237,17 +244,14 @@ impl Receiver {
     fn hand_over(&mut self, queue: &mut Queue, length: usize) -> bool {
         let memory = queue.memory();
         let in_place = length - self.spill.len().min(length);
-        let (mut start, mut segments) = (0, 0);
-        self.used.clear();
+        let (mut room, mut segments, mut count) = (0, 0, 0);
         for buffer in &self.held {
-            if start == length {
+            if room >= length {
                 break;
             }
-            let end = length.min(start + buffer.room);
-            // No more than MAX_FRAME.
-            self.used.push((buffer.head, (end - start) as u32));
+            room += buffer.room;
             segments += usize::from(buffer.segments);
-            start = end;
+            count += 1;
         }
         // Buffers are filled one after the other, as if they were one.
         let frame = self.segments.get(..segments).unwrap_or_default();
@@ -257,12 +261,17 @@ impl Receiver {
         if self.features & feature::GUEST_CSUM == 0 {
             self.header[header::FLAGS] = 0;
         }
-        let count = (self.used.len() as u16).to_le_bytes();
-        self.header[header::NUM_BUFFERS..].copy_from_slice(&count);
+        self.header[header::NUM_BUFFERS..].copy_from_slice(&(count as u16).to_le_bytes());
         sound &= write_at(memory, frame, 0, &self.header);
         if sound {
-            queue.add_used_together(&self.used);
-            self.room -= self.held.drain(..self.used.len()).map(|buffer| buffer.room).sum::<usize>();
+            let mut left = length;
+            queue.add_used_together(self.held.drain(..count).map(|buffer| {
+                let filled = left.min(buffer.room);
+                left -= filled;
+                // No more than MAX_FRAME.
+                (buffer.head, filled as u32)
+            }));
+            self.room -= room;
             self.segments.drain(..segments);
         }
         sound

@@ -36,11 +36,11 @@ fn buffers_used_together_come_in_order_also_where_the_ring_wraps() {
         let heads = pop_all(&mut queue);
         assert_eq!(queue.available(), 0);
         let used: Vec<_> = heads.iter().map(|&head| (head, u32::from(head) + round)).collect();
-        queue.add_used_together(&used);
+        queue.add_used_together(used.iter().copied());
         assert_eq!(std::iter::from_fn(|| driver.take_used()).collect::<Vec<_>>(), used);
         assert_eq!(queue.position(), (5 * (round as u16 + 1), 5 * (round as u16 + 1)));
     }
-    queue.add_used_together(&[]);
+    queue.add_used_together([]);
     assert_eq!(driver.take_used(), None);
 }
 
@@ -54,7 +54,7 @@ fn an_interrupt_is_due_for_any_of_the_buffers_used_together() {
         }
         driver.set_used_event(event);
         let used: Vec<_> = pop_all(&mut queue).into_iter().map(|head| (head, 1)).collect();
-        queue.add_used_together(&used);
+        queue.add_used_together(used.iter().copied());
         assert_eq!(queue.needs_interrupt(), due, "used_event {event}");
         assert!(!queue.needs_interrupt(), "once");
     }
