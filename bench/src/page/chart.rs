@@ -104,10 +104,15 @@ impl Chart<'_> {
             return marks(left, right, false);
         }
         let (least, greatest) = (left.exp(), right.exp());
-        let decades = least.log10().floor() as i32..=greatest.log10().ceil() as i32;
-        let steps: &[f64] = if right - left < 7.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
-        let all = decades.flat_map(|power| steps.iter().map(move |step| step * 10_f64.powi(power)));
-        all.filter(|at| (least..=greatest).contains(at)).collect()
+        let decades = || least.log10().floor() as i32..=greatest.log10().ceil() as i32;
+        let within = |steps: &[f64]| {
+            let all = decades().flat_map(|power| steps.iter().map(move |step| step * 10_f64.powi(power)));
+            all.filter(|at| (least..=greatest).contains(at)).collect::<Vec<_>>()
+        };
+        // On a phone more would touch.
+        let few = |marks: &Vec<f64>| marks.len() as f64 <= MARKS + 1.0;
+        let steps: [&[f64]; 2] = [&[1.0, 2.0, 5.0], &[1.0, 3.0]];
+        steps.into_iter().map(within).find(few).unwrap_or_else(|| within(&[1.0]))
     }
 
     /// All that is drawn at, once each.
@@ -186,6 +191,8 @@ mod tests {
             .map(|count| chart(true, &[1, 2, 4, 8, 9, 10].map(|at| (f64::from(at.min(count)), 0.0))));
         assert_eq!(many.along(1.5_f64.ln(), 25_f64.ln()), [2.0, 5.0, 10.0, 20.0]);
         assert_eq!(few.along(0.0, 1.0), [1.0, 2.0, 4.0]);
+        assert_eq!(many.along(15_f64.ln(), 5000_f64.ln()), [30.0, 100.0, 300.0, 1000.0, 3000.0]);
+        assert_eq!(many.along(0.5_f64.ln(), 2e4_f64.ln()), [1.0, 10.0, 100.0, 1000.0, 10_000.0]);
         assert_eq!([0.2 + 0.1, 1500.0].map(mark), ["0.3", "1500"]);
     }
 

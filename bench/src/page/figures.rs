@@ -23,10 +23,10 @@ pub(super) fn of(lines: &[Line]) -> Vec<Figure<'_>> {
     let samples = |metric: &str| found(&|line| line.metric == metric && line.samples.is_some());
     let medians = |prefix: &str| found(&|line| line.metric.starts_with(prefix) && line.p50.is_some());
     let figures = [
-        distribution("How long starts take", samples("spawn_to_ready")),
+        distribution("How long starts take", "ms from spawn to READY", samples("spawn_to_ready")),
         stacked(medians("phase_")),
-        distribution("How long starts take, 10 at once", samples("request_to_ready_of_10")),
-        distribution("How long starts take, 100 at once", samples("request_to_ready_of_100")),
+        distribution("How long starts take, 10 at once", REQUEST, samples("request_to_ready_of_10")),
+        distribution("How long starts take, 100 at once", REQUEST, samples("request_to_ready_of_100")),
         by_number(
             "Starts among others",
             ["machines alive", "ms from spawn to READY, median"],
@@ -46,9 +46,12 @@ fn chart<'a>(chart: &Chart<'_>, lines: Vec<&'a Line>) -> Option<Figure<'a>> {
     Some(Figure { svg: chart.svg()?, caption: chart.caption(), lines })
 }
 
-fn distribution<'a>(title: &str, lines: Vec<&'a Line>) -> Option<Figure<'a>> {
+/// What runs along where many are asked for at one moment.
+const REQUEST: &str = "ms from the request for all to READY";
+
+fn distribution<'a>(title: &str, along: &str, lines: Vec<&'a Line>) -> Option<Figure<'a>> {
     let curves = lines.iter().map(|line| (line.subject.clone(), shares(line.good()))).collect();
-    let axes = ["ms from spawn to READY", "share of starts that are ready by then"];
+    let axes = [along, "share of starts that are ready by then"];
     chart(
         &Chart { title: title.to_owned(), axes, logarithmic: true, names: Vec::new(), lines: curves },
         lines,
