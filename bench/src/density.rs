@@ -131,6 +131,7 @@ fn job(subject: &dyn Subject, warden: &Warden) -> Result<Job, Failure> {
 fn fill(subject: &dyn Subject, limits: Limits, warden: &Warden) -> Result<Filling, Box<dyn error::Error>> {
     let job = job(subject, warden)?;
     let (mut machines, mut available) = (Vec::new(), Vec::new());
+    headroom::settle()?;
     let stopped = loop {
         if machines.len() == limits.at_most {
             break format!("at most {}", limits.at_most);

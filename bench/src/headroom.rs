@@ -1,13 +1,20 @@
 //! What the host has left, and how the bench keeps out of its way.
 
 use std::path::Path;
-use std::{fs, io};
+use std::time::Duration;
+use std::{fs, io, thread};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors for each machine: what it is told and what it says; and for all else.
 const DESCRIPTORS: usize = 2;
 const OTHERS: usize = 64;
+
+/// How often, and how long apart, [`settle`] looks, and what it takes for standing still. The kernel adds up its counters once a
+/// second.
+const SETTLE_LOOKS: usize = 4;
+const SETTLE_PAUSE: Duration = Duration::from_millis(1100);
+const STILL_KIB: u64 = 1024;
 
 /// What new programs could have without swapping, in KiB: MemAvailable, or what this process's memory cgroup leaves, if that
 /// is less.
@@ -17,6 +24,21 @@ pub(crate) fn available_kib() -> io::Result<u64> {
         parse_available(&meminfo).ok_or_else(|| io::Error::other("/proc/meminfo has no MemAvailable"))?;
     let cgroups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     Ok(cgroup_kib(&cgroups, Path::new("/sys/fs/cgroup")).map_or(host, |left| left.min(host)))
+}
+
+/// Waits until that stands still, as it does not while the kernel takes back the memory of those that have ended: what the next
+/// ones take would be lost in it. For a few seconds at most, since others on the host may never rest.
+pub(crate) fn settle() -> io::Result<()> {
+    let mut last = available_kib()?;
+    for _ in 0..SETTLE_LOOKS {
+        thread::sleep(SETTLE_PAUSE);
+        let now = available_kib()?;
+        if now.abs_diff(last) <= STILL_KIB {
+            break;
+        }
+        last = now;
+    }
+    Ok(())
 }
 
 /// What the memory cgroup among `cgroups` (`/proc/self/cgroup`) leaves, in KiB, with all hierarchies mounted below `mounted`; `None` without a limit. Pages

@@ -1,9 +1,11 @@
 //! From reset to DRIVER_OK.
 
+use boot::layout;
+
 use super::memory::Window;
 use super::options;
 use super::virtio::failure::Failure;
-use super::virtio::mmio::{Kind, Transport};
+use super::virtio::mmio::{Kind, Transport, default_windows};
 use super::{BASE, EVENT_IDX, VERSION_1, arena, memory};
 
 const ACKNOWLEDGE: u32 = 1;
@@ -81,4 +83,16 @@ fn an_interrupt_is_acknowledged_where_there_is_one() {
     });
     assert!(transport.acknowledge());
     memory::with(BASE, |window| assert_eq!(window.written(0x064), [1]));
+}
+
+/// The program knows them by heart; nothing else ties its numbers to those of the machine.
+#[test]
+fn the_default_windows_are_those_of_the_machine() {
+    let windows: Vec<_> = default_windows().collect();
+    assert!(windows.iter().filter(|window| window.gsi.is_some()).count() >= 5, "interrupts");
+    for (slot, window) in (0..).zip(&windows) {
+        assert_eq!(window.base, layout::VIRTIO_MMIO_START + slot * layout::VIRTIO_MMIO_SIZE);
+        let gsi = layout::VIRTIO_GSIS[slot as usize % layout::VIRTIO_GSIS.len()];
+        assert!(window.gsi.is_none_or(|known| u32::from(known) == gsi), "window {slot}: {:?}", window.gsi);
+    }
 }

@@ -62,6 +62,14 @@ const WINDOW_LIMIT: u8 = 64;
 const DEFAULT_GSI: u8 = 16;
 const GSI_LIMIT: u8 = 24;
 
+/// The windows of mote's machines.
+pub(crate) fn default_windows() -> impl Iterator<Item = Window> {
+    (0..WINDOW_LIMIT).map(|slot| Window {
+        base: DEFAULT_WINDOW + u64::from(slot) * WINDOW_SIZE,
+        gsi: Some(DEFAULT_GSI + slot).filter(|&gsi| gsi < GSI_LIMIT),
+    })
+}
+
 /// A device of the wanted kind.
 pub(crate) struct Transport {
     window: Window,
@@ -81,11 +89,7 @@ impl Transport {
         let found = if windows.peek().is_some() {
             windows.find(|window| device_id(window.base) == Some(kind as u32))
         } else {
-            (0..WINDOW_LIMIT)
-                .map(|slot| Window {
-                    base: DEFAULT_WINDOW + u64::from(slot) * WINDOW_SIZE,
-                    gsi: Some(DEFAULT_GSI + slot).filter(|&gsi| gsi < GSI_LIMIT),
-                })
+            default_windows()
                 .map_while(|window| device_id(window.base).map(|id| (window, id)))
                 .find_map(|(window, id)| (id == kind as u32).then_some(window))
         };
