@@ -9,7 +9,7 @@ const WIDTH: f64 = 480.0;
 const ROW: f64 = 60.0;
 const BAR: f64 = 28.0;
 /// A narrower piece does not tell its size: it is in the table.
-const LABELLED: f64 = 40.0;
+const LABELLED: f64 = 48.0;
 
 /// What is drawn.
 pub(super) struct Bars {

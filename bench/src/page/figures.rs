@@ -96,7 +96,7 @@ fn stacked(lines: Vec<&Line>) -> Option<Figure<'_>> {
         );
     }
     let pieces = PHASES.iter().map(|phase| phase.replace('_', " ").replace("kvm", "KVM")).collect();
-    let bars = Bars { title: "Where mote's start goes".into(), unit: "ms", pieces, bars };
+    let bars = Bars { title: "Where mote's start goes, once it is spawned".into(), unit: "ms", pieces, bars };
     Some(Figure { svg: bars.svg()?, caption: bars.caption(), lines })
 }
 
