@@ -31,6 +31,10 @@ pub enum FootprintError {
 pub struct Footprint {
     /// Private memory outside the guest's, in KiB.
     pub private_kib: u64,
+    /// The proportional set size outside the guest's, in KiB: each page by the number of processes that map it.
+    pub pss_kib: u64,
+    /// The process's page tables, in KiB: VmPTE. Those that KVM keeps for the guest are not in it.
+    pub page_tables_kib: u64,
     /// Threads that the program started.
     pub threads: usize,
     /// Descriptors that it opened or was given.
@@ -44,6 +48,7 @@ impl Footprint {
     /// When the process is gone, or is no such VMM.
     pub fn of(process: u32, guest_kib: u64) -> Result<Self, FootprintError> {
         let smaps = read(&format!("/proc/{process}/smaps"), |path| fs::read_to_string(path))?;
+        let status = read(&format!("/proc/{process}/status"), |path| fs::read_to_string(path))?;
         let tasks = read(&format!("/proc/{process}/task"), |path| {
             fs::read_dir(path)?.collect::<Result<Vec<_>, _>>()
         })?;
@@ -51,8 +56,12 @@ impl Footprint {
         let ours = read("/proc/self/fd", descriptors)?;
         // A thread that is gone by now was none of an idle machine's.
         let stats = tasks.iter().filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+        let outside = outside(&smaps, guest_kib).ok_or(FootprintError::NoGuestMemory(guest_kib))?;
+        let page_tables = status.lines().filter_map(field).find(|(key, _)| *key == "VmPTE");
         Ok(Self {
-            private_kib: private_kib(&smaps, guest_kib).ok_or(FootprintError::NoGuestMemory(guest_kib))?,
+            private_kib: outside.private_kib,
+            pss_kib: outside.pss_kib,
+            page_tables_kib: page_tables.map_or(0, |(_, kib)| kib),
             threads: stats.filter(|stat| !is_kernel_worker(stat)).count(),
             descriptors: own_descriptors(&opened, &ours),
         })
@@ -94,35 +103,71 @@ pub(crate) fn is_kernel_worker(stat: &str) -> bool {
 struct Mapping {
     start: u64,
     end: u64,
-    private_kib: u64,
+    held: Held,
 }
 
-/// The private memory outside the guest's: all but the mapping that is as large as it or larger, or the neighbours that
-/// are as large together (advice to the kernel about a part of a mapping makes two of it). `None` if there are none.
-fn private_kib(smaps: &str, guest_kib: u64) -> Option<u64> {
+/// What is held in mappings, in KiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Held {
+    private_kib: u64,
+    pss_kib: u64,
+}
+
+/// What is held outside the guest's memory. That is the mapping that is as large as it, or else larger, or the neighbours that are
+/// as large together (advice to the kernel about a part of a mapping makes two of it), or two of either that are (a guest's memory
+/// has a hole below 4 GiB). `None` if there are none.
+fn outside(smaps: &str, guest_kib: u64) -> Option<Held> {
     let mappings = mappings(smaps);
-    let ends = |first: usize| {
-        let neighbours = mappings[first..].windows(2).take_while(|pair| pair[0].end == pair[1].start);
-        first..=first + neighbours.count()
+    let runs = runs(&mappings);
+    let exact = runs.iter().find(|run| run.kib == guest_kib);
+    let larger = || runs.iter().find(|run| run.first == run.last && run.kib > guest_kib);
+    let guest = match exact.or_else(larger) {
+        Some(run) => vec![run],
+        None => {
+            let large = || runs.iter().filter(|run| run.kib >= guest_kib / 16);
+            let two = |low: &Run, high: &Run| low.last < high.first && low.kib + high.kib == guest_kib;
+            large().find_map(|low| Some(vec![low, large().find(|high| two(low, high))?]))?
+        }
     };
-    let kib = |first: usize, last: usize| (mappings[last].end - mappings[first].start) / 1024;
-    let guest = (0..mappings.len()).find_map(|first| {
-        let last = ends(first).find(|&last| kib(first, last) >= guest_kib)?;
-        (last == first || kib(first, last) == guest_kib).then_some(first..=last)
-    })?;
-    let outside = mappings.iter().enumerate().filter(|(index, _)| !guest.contains(index));
-    Some(outside.map(|(_, mapping)| mapping.private_kib).sum())
+    let is_guest = |index: usize| guest.iter().any(|run| (run.first..=run.last).contains(&index));
+    let outside = mappings.iter().enumerate().filter(|(index, _)| !is_guest(*index));
+    Some(outside.fold(Held::default(), |sum, (_, Mapping { held, .. })| Held {
+        private_kib: sum.private_kib + held.private_kib,
+        pss_kib: sum.pss_kib + held.pss_kib,
+    }))
+}
+
+/// Mappings that touch, by their numbers, and their size together.
+struct Run {
+    first: usize,
+    last: usize,
+    kib: u64,
+}
+
+/// All there are, the shorter first where they begin with the same.
+fn runs(mappings: &[Mapping]) -> Vec<Run> {
+    let from = |first: usize| {
+        let neighbours = mappings[first..].windows(2).take_while(|pair| pair[0].end == pair[1].start);
+        let last = first + neighbours.count();
+        (first..=last).map(move |last| {
+            let kib = (mappings[last].end - mappings[first].start) / 1024;
+            Run { first, last, kib }
+        })
+    };
+    (0..mappings.len()).flat_map(from).collect()
 }
 
 fn mappings(smaps: &str) -> Vec<Mapping> {
     let mut mappings: Vec<Mapping> = Vec::new();
     for line in smaps.lines() {
         if let Some((start, end)) = range(line) {
-            mappings.push(Mapping { start, end, private_kib: 0 });
-        } else if let (Some(("Private_Clean" | "Private_Dirty", kib)), Some(mapping)) =
-            (field(line), mappings.last_mut())
-        {
-            mapping.private_kib += kib;
+            mappings.push(Mapping { start, end, held: Held::default() });
+        } else if let (Some((key, kib)), Some(Mapping { held, .. })) = (field(line), mappings.last_mut()) {
+            match key {
+                "Private_Clean" | "Private_Dirty" => held.private_kib += kib,
+                "Pss" => held.pss_kib += kib,
+                _ => {}
+            }
         }
     }
     mappings
@@ -179,6 +224,10 @@ Private_Clean:         0 kB
 Private_Dirty:        12 kB
 ";
 
+    fn private_kib(smaps: &str, guest_kib: u64) -> Option<u64> {
+        outside(smaps, guest_kib).map(|held| held.private_kib)
+    }
+
     #[test]
     fn guest_memory_is_not_counted() {
         assert_eq!(private_kib(SMAPS, 128 * 1024), Some(35));
@@ -192,6 +241,16 @@ Private_Dirty:        12 kB
         assert_eq!(private_kib(&SMAPS.replace(whole, parts), 128 * 1024), Some(35));
         let apart = parts.replace("0000-7f0008000000", "1000-7f0008001000");
         assert_eq!(private_kib(&SMAPS.replace(whole, &apart), 128 * 1024), None);
+    }
+
+    #[test]
+    fn guest_memory_may_be_on_both_sides_of_a_hole() {
+        let high = "7f1000000000-7f1010000000 rw-p 00000000 00:00 0\nPrivate_Dirty: 5 kB\nPss: 9 kB\n";
+        let smaps = format!("{SMAPS}{high}");
+        assert_eq!(private_kib(&smaps, 384 * 1024), Some(35));
+        assert_eq!(private_kib(&smaps, 385 * 1024), None);
+        let small = outside(&smaps, 128 * 1024).unwrap();
+        assert_eq!(small, Held { private_kib: 40, pss_kib: 9 });
     }
 
     #[test]

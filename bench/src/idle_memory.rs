@@ -3,16 +3,18 @@
 //! Many machines live at once, so that pages which they share count for none of them; one subject after the other, since
 //! they do not disturb what another one holds.
 
+use std::borrow::Cow;
 use std::time::Duration;
 use std::{error, fs, thread};
 
 use crate::binaries;
 use crate::footprint::{Footprint, is_static};
+use crate::headroom;
 use crate::options::Options;
 use crate::process::{Machine, Warden};
 use crate::report::{chain, table};
-use crate::results::{Files, Run, Samples};
-use crate::statistics::Summary;
+use crate::results::{Estimate, Files, Run, Samples};
+use crate::statistics::{Slope, Summary};
 use crate::subjects::{self, Absent, Job, MEMORY_MIB, Mode, Subject};
 
 /// A machine that is not ready by then has failed.
@@ -21,6 +23,13 @@ const LIMIT: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_millis(500);
 /// QEMU's machines cost so much more that fewer of them tell it.
 const FEW: usize = 10;
+
+/// The sizes of the guests whose VMMs are compared, in MiB, and how many of each live at once.
+const SIZES_MIB: [u64; 4] = [16, 128, 1024, 8192];
+const OF_A_SIZE: usize = 5;
+
+/// Who has guests of one size only, or is another subject's variant.
+const ONE_SIZE: [&str; 2] = ["floor", "mote-devices"];
 
 /// What is promised of mote: at most so much of each metric, and a static binary.
 const PROMISES: [(&str, f64); 4] =
@@ -35,10 +44,12 @@ struct Findings {
     version: String,
     is_static: bool,
     metrics: Vec<Metric>,
+    /// What one more takes from what is available on the host, in KiB, and from how many readings that is.
+    marginal: Option<(Slope, usize)>,
 }
 
 struct Metric {
-    name: &'static str,
+    name: Cow<'static, str>,
     unit: &'static str,
     samples: Vec<f64>,
     summary: Summary,
@@ -65,7 +76,8 @@ pub fn run(
             Err(error) => failed.push((subject.name(), chain(&*error))),
         }
     }
-    println!("\n{}", report(&all));
+    let sizes = sizes(subjects, &mut all, &mut failed, warden);
+    println!("\n{}\n{sizes}", report(&all));
     for (name, error) in failed {
         println!("failed: {name}: {error}");
     }
@@ -127,31 +139,100 @@ fn measure(
     warden: &Warden,
 ) -> Result<Findings, Box<dyn error::Error>> {
     let job = Job::new(Mode::Idle, warden.directory())?;
-    let mut live = Vec::with_capacity(machines);
-    for _ in 0..machines {
-        live.push(start(subject, &job, warden)?);
-    }
-    thread::sleep(SETTLE);
-    let footprints = live
-        .iter()
-        .map(|machine| Footprint::of(machine.id(), MEMORY_MIB * 1024))
-        .collect::<Result<Vec<_>, _>>()?;
+    headroom::settle()?;
+    let (footprints, available) = footprints(subject, &job, machines, warden)?;
+    let points: Vec<_> = available.iter().enumerate().map(|(n, &kib)| (n as f64, -(kib as f64))).collect();
     let binary = fs::read(subject.executable())?;
-    let series: [(_, _, Vec<f64>); 4] = [
-        ("private_memory", "KiB", footprints.iter().map(|one| one.private_kib as f64).collect()),
-        ("threads", "1", footprints.iter().map(|one| one.threads as f64).collect()),
-        ("descriptors", "1", footprints.iter().map(|one| one.descriptors as f64).collect()),
+    let of = |figure: fn(&Footprint) -> f64| footprints.iter().map(figure).collect();
+    let series: [(_, _, Vec<f64>); 6] = [
+        ("private_memory", "KiB", of(|one| one.private_kib as f64)),
+        ("proportional_set_size", "KiB", of(|one| one.pss_kib as f64)),
+        ("page_tables", "KiB", of(|one| one.page_tables_kib as f64)),
+        ("threads", "1", of(|one| one.threads as f64)),
+        ("descriptors", "1", of(|one| one.descriptors as f64)),
         ("binary_size", "KiB", vec![binary.len() as f64 / 1024.0]),
     ];
-    let metric = |(name, unit, samples): (_, _, Vec<f64>)| {
-        Some(Metric { name, unit, summary: Summary::of(&samples)?, samples })
-    };
     Ok(Findings {
         name: subject.name(),
         version: subject.version(),
         is_static: is_static(&binary),
-        metrics: series.into_iter().filter_map(metric).collect(),
+        metrics: series
+            .into_iter()
+            .filter_map(|(name, unit, samples)| Metric::of(name.into(), unit, samples))
+            .collect(),
+        marginal: Slope::of(&points).map(|slope| (slope, points.len())),
     })
+}
+
+impl Metric {
+    fn of(name: Cow<'static, str>, unit: &'static str, samples: Vec<f64>) -> Option<Self> {
+        Some(Self { name, unit, summary: Summary::of(&samples)?, samples })
+    }
+}
+
+/// Starts so many, and looks at each when all live; and what was available on the host after each start, in KiB.
+fn footprints(
+    subject: &dyn Subject,
+    job: &Job,
+    machines: usize,
+    warden: &Warden,
+) -> Result<(Vec<Footprint>, Vec<u64>), Box<dyn error::Error>> {
+    let (mut live, mut available) = (Vec::with_capacity(machines), Vec::with_capacity(machines));
+    for _ in 0..machines {
+        live.push(start(subject, job, warden)?);
+        available.push(headroom::available_kib()?);
+    }
+    thread::sleep(SETTLE);
+    let look = |machine: &Machine| Footprint::of(machine.id(), job.memory_mib() * 1024);
+    Ok((live.iter().map(look).collect::<Result<_, _>>()?, available))
+}
+
+/// Looks at machines of several sizes, of those that have them, and adds what they hold to their findings. Returns the table.
+fn sizes(
+    subjects: &[Box<dyn Subject>],
+    all: &mut [Findings],
+    failed: &mut Vec<(&'static str, String)>,
+    warden: &Warden,
+) -> String {
+    let mut rows = Vec::new();
+    for subject in subjects.iter().filter(|subject| !ONE_SIZE.contains(&subject.name())) {
+        let Some(findings) = all.iter_mut().find(|it| it.name == subject.name()) else { continue };
+        let mut row = vec![findings.name.to_owned()];
+        for mib in SIZES_MIB {
+            let job = Job::new(Mode::Idle, warden.directory()).map(|job| job.with_memory(mib));
+            let found =
+                job.map_err(Into::into).and_then(|job| footprints(&**subject, &job, OF_A_SIZE, warden));
+            let cell = match found {
+                Ok((footprints, _)) => findings.add_size(mib, &footprints),
+                Err(error) => {
+                    failed.push((subject.name(), format!("with {mib} MiB: {}", chain(&*error))));
+                    None
+                }
+            };
+            row.push(cell.unwrap_or_default());
+        }
+        rows.push(row);
+    }
+    let heads: Vec<String> = SIZES_MIB.iter().map(|mib| format!("{mib} MiB")).collect();
+    let heads: Vec<&str> =
+        std::iter::once("private + page tables, KiB, of").chain(heads.iter().map(String::as_str)).collect();
+    table(&heads, &rows)
+}
+
+impl Findings {
+    /// Adds what machines of `mib` hold; returns the medians.
+    fn add_size(&mut self, mib: u64, footprints: &[Footprint]) -> Option<String> {
+        let mut add = |name: &str, figure: fn(&Footprint) -> u64| {
+            let samples = footprints.iter().map(|one| figure(one) as f64).collect();
+            let metric = Metric::of(format!("{name}_of_guest_{mib}").into(), "KiB", samples)?;
+            let p50 = metric.summary.p50;
+            self.metrics.push(metric);
+            Some(p50)
+        };
+        let (private, tables) = add("private_memory", |one| one.private_kib)
+            .zip(add("page_tables", |one| one.page_tables_kib))?;
+        Some(format!("{private:.0} + {tables:.0}"))
+    }
 }
 
 fn report(all: &[Findings]) -> String {
@@ -161,6 +242,9 @@ fn report(all: &[Findings]) -> String {
         "private KiB: min",
         "p50",
         "p99",
+        "PSS",
+        "page tables",
+        "host KiB for one more",
         "threads",
         "descriptors",
         "binary KiB",
@@ -177,6 +261,12 @@ fn report(all: &[Findings]) -> String {
             figure("private_memory", |it| it.min),
             figure("private_memory", |it| it.p50),
             figure("private_memory", |it| it.p99),
+            figure("proportional_set_size", |it| it.p50),
+            figure("page_tables", |it| it.p50),
+            findings
+                .marginal
+                .map(|(it, _)| format!("{:.0} ({:.0}..{:.0})", it.slope, it.low, it.high))
+                .unwrap_or_default(),
             figure("threads", |it| it.p99),
             figure("descriptors", |it| it.p99),
             figure("binary_size", |it| it.p50),
@@ -226,6 +316,10 @@ fn keep(run: &Run, all: &[Findings]) -> Result<(), Box<dyn error::Error>> {
             let values: Vec<_> = values.iter().copied().map(Some).collect();
             files.series(&Samples { subject, metric, unit, samples: &values }, version)?;
         }
+        if let Some((slope, n)) = findings.marginal {
+            let (metric, unit) = ("memory_per_machine", "KiB");
+            files.result(&Estimate { subject, version, metric, unit, n, slope })?;
+        }
     }
     Ok(files.finish(&[])?)
 }
@@ -235,15 +329,38 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_size_adds_medians_to_what_was_found() {
+        let mut mote = Findings {
+            name: "mote",
+            version: String::new(),
+            is_static: true,
+            metrics: Vec::new(),
+            marginal: None,
+        };
+        let footprint = |private_kib| Footprint {
+            private_kib,
+            pss_kib: 0,
+            page_tables_kib: 50,
+            threads: 2,
+            descriptors: 9,
+        };
+        assert_eq!(mote.add_size(16, &[130, 140, 190].map(footprint)).as_deref(), Some("140 + 50"));
+        let names: Vec<_> = mote.metrics.iter().map(|metric| &*metric.name).collect();
+        assert_eq!(names, ["private_memory_of_guest_16", "page_tables_of_guest_16"]);
+        assert_eq!(mote.add_size(128, &[]), None);
+    }
+
+    #[test]
     fn promises_name_what_was_found() {
         let metric = |name, value| Metric {
-            name,
+            name: Cow::Borrowed(name),
             unit: "KiB",
             samples: vec![value],
             summary: Summary::of(&[value]).unwrap(),
         };
         let metrics = vec![metric("private_memory", 120.0), metric("binary_size", 5000.0)];
-        let mote = Findings { name: "mote", version: String::new(), is_static: true, metrics };
+        let mote =
+            Findings { name: "mote", version: String::new(), is_static: true, metrics, marginal: None };
         let expected = [
             "promise: p50 of mote's private_memory <= 140 KiB: kept: 120",
             "promise: p50 of mote's binary_size <= 4096 KiB: NOT KEPT: 5000",

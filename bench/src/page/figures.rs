@@ -34,6 +34,16 @@ pub(super) fn of(lines: &[Line]) -> Vec<Figure<'_>> {
         ),
         left(samples("memory_available")),
         by_number(
+            "Memory outside the guest's",
+            ["MiB that the guest has", "private KiB, median"],
+            medians("private_memory_of_guest_"),
+        ),
+        by_number(
+            "Page tables of the VMM's process",
+            ["MiB that the guest has", "KiB, median"],
+            medians("page_tables_of_guest_"),
+        ),
+        by_number(
             "How fast they come",
             ["starts at a time", "starts a second, median"],
             medians("starts_per_second_"),

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Job, MEMORY_MIB, Subject};
+use super::{Job, Subject};
 
 pub(super) const NAME: &str = "cloud-hypervisor";
 
@@ -21,7 +21,7 @@ impl Subject for CloudHypervisor {
     }
 
     fn arguments(&self, job: &Job) -> io::Result<Vec<OsString>> {
-        let memory = format!("size={MEMORY_MIB}M");
+        let memory = format!("size={}M", job.memory_mib());
         let mut arguments: Vec<OsString> =
             ["--cpus", "boot=1", "--memory", &memory].map(OsString::from).into();
         // The other console is a virtio device.

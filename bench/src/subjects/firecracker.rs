@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::{GUEST_CID, Job, MEMORY_MIB, Subject};
+use super::{GUEST_CID, Job, Subject};
 
 pub(super) const NAME: &str = "firecracker";
 
@@ -30,7 +30,7 @@ impl Subject for Firecracker {
         let mut configuration = json!({
             "boot-source": {"kernel_image_path": job.kernel(), "boot_args": job.command_line()},
             "drives": devices.disk.iter().map(drive).collect::<Vec<_>>(),
-            "machine-config": {"vcpu_count": 1, "mem_size_mib": MEMORY_MIB},
+            "machine-config": {"vcpu_count": 1, "mem_size_mib": job.memory_mib()},
         });
         if let Some(tap) = &devices.tap {
             configuration["network-interfaces"] = json!([{"iface_id": "net", "host_dev_name": tap}]);

@@ -5,6 +5,8 @@ use std::{fs, io};
 
 use tempfile::TempDir;
 
+use super::MEMORY_MIB;
+
 /// What the guest does after READY.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Mode {
@@ -45,6 +47,7 @@ pub struct Job {
     directory: TempDir,
     command_line: String,
     devices: Devices,
+    memory_mib: u64,
 }
 
 impl Job {
@@ -61,9 +64,16 @@ impl Job {
     /// # Errors
     /// When it cannot be written.
     pub fn with_devices(command_line: String, devices: Devices, parent: &Path) -> io::Result<Self> {
-        let job = Self { directory: TempDir::new_in(parent)?, command_line, devices };
+        let directory = TempDir::new_in(parent)?;
+        let job = Self { directory, command_line, devices, memory_mib: MEMORY_MIB };
         fs::write(job.kernel(), guest_kernel::ELF)?;
         Ok(job)
+    }
+
+    /// Gives the machine another size. The floor has but one.
+    #[must_use]
+    pub fn with_memory(self, memory_mib: u64) -> Self {
+        Self { memory_mib, ..self }
     }
 
     /// Adds the root directory of a container, with `program` in it, the guest's counterpart for processes.
@@ -112,6 +122,12 @@ impl Job {
     #[must_use]
     pub fn command_line(&self) -> &str {
         &self.command_line
+    }
+
+    /// The guest's memory, in MiB.
+    #[must_use]
+    pub fn memory_mib(&self) -> u64 {
+        self.memory_mib
     }
 
     /// The machine's devices.

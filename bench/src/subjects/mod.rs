@@ -33,12 +33,12 @@ pub use job::{Devices, GUEST_CID, Job, Mode};
 #[cfg(test)]
 pub(crate) use shell::Shell;
 
-/// The memory of every machine, in MiB.
+/// The memory of a machine, in MiB, unless its job says otherwise.
 pub const MEMORY_MIB: u64 = 128;
 
 /// Something that runs the embedded guest, or its counterpart for processes, `src/bin/job.rs`.
 ///
-/// However a VMM does so, the guest has [`MEMORY_MIB`], one vCPU and a serial port on stdout, there are no other devices than
+/// However a VMM does so, the guest has the job's memory, one vCPU and a serial port on stdout, there are no other devices than
 /// the job asks for and the subject insists on, and no logging; its safeguards (seccomp) are what they are by default.
 pub trait Subject {
     /// What results call it.

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{GUEST_CID, Job, Subject};
+use super::{GUEST_CID, Job, MEMORY_MIB, Subject};
 
 pub(super) const NAME: &str = "mote";
 
@@ -24,6 +24,9 @@ impl Subject for Mote {
     fn arguments(&self, job: &Job) -> io::Result<Vec<OsString>> {
         let mut arguments: Vec<OsString> =
             ["run", "--cmdline", job.command_line()].map(OsString::from).into();
+        if job.memory_mib() != MEMORY_MIB {
+            arguments.extend(["--memory".into(), format!("{}M", job.memory_mib()).into()]);
+        }
         let devices = job.devices();
         if let Some(path) = &devices.disk {
             arguments.extend(["--disk".into(), path.into()]);

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Job, MEMORY_MIB, Subject};
+use super::{Job, Subject};
 
 pub(super) const NAME: &str = "qemu-microvm";
 
@@ -45,7 +45,7 @@ impl Subject for Qemu {
 
 /// QEMU's command line for `machine` (`-M`), with a serial port on stdio and nothing else.
 pub(super) fn arguments(machine: &str, job: &Job) -> Vec<OsString> {
-    let memory = format!("{MEMORY_MIB}M");
+    let memory = format!("{}M", job.memory_mib());
     let mut arguments: Vec<OsString> =
         ["-M", machine, "-cpu", "host", "-smp", "1", "-m", &memory].map(OsString::from).into();
     arguments.extend(
