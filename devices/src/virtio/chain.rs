@@ -216,19 +216,17 @@ impl Chain {
         self.writable_length
     }
 
-    /// `N` bytes from `offset` bytes into the readable part on, wherever descriptors begin and end. `None` if there are less.
+    /// The number, little-endian, as the host is, that is `offset` bytes into the readable part, wherever descriptors begin and end.
+    /// `None` if there are not as many bytes.
     #[must_use]
-    pub fn read<const N: usize>(&self, memory: &GuestMemoryMmap, offset: usize) -> Option<[u8; N]>
-    where
-        [u8; N]: ByteValued,
-    {
+    pub fn read<N: ByteValued + Default>(&self, memory: &GuestMemoryMmap, offset: usize) -> Option<N> {
         // Most drivers put a header into a piece of its own.
         let first = self.readable().first().and_then(|first| first.slice(memory));
-        if let Some(bytes) = first.and_then(|first| Some(first.get_ref(offset).ok()?.load())) {
-            return Some(bytes);
+        if let Some(number) = first.and_then(|first| Some(first.get_ref(offset).ok()?.load())) {
+            return Some(number);
         }
-        let mut bytes = [0; N];
-        self.read_at(memory, offset, &mut bytes).then_some(bytes)
+        let mut number = N::default();
+        self.read_at(memory, offset, number.as_mut_slice()).then_some(number)
     }
 
     /// Fills `data` from `offset` bytes into the readable part on, wherever descriptors begin and end. `false` if there is less.

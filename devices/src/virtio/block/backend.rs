@@ -47,6 +47,14 @@ impl Backend {
         }
     }
 
+    /// What the calls are made with, if an operation is over when its call returns.
+    pub(super) fn vectors(&mut self) -> Option<&mut Vectors> {
+        match self {
+            Self::Calls(vectors) => Some(vectors),
+            Self::Ring(_) => None,
+        }
+    }
+
     /// The memory that is worked on; `false` while that cannot be changed.
     pub(super) fn set_memory(&mut self, memory: Option<GuestMemoryMmap>) -> bool {
         match self {

@@ -1,13 +1,14 @@
 //! A request on its way through the host: one or more operations until it can be answered.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use rustix::fs::FallocateFlags;
 use vm_memory::GuestMemoryMmap;
 
 use super::request::{Request, room};
 use super::spec::{ID, status};
-use crate::virtio::io::Operation;
+use crate::virtio::io::{Operation, Vectors};
 use crate::virtio::{Chain, Queue, Segment, cut};
 
 /// How often an operation that the host interrupts is tried again.
@@ -63,6 +64,28 @@ impl Job {
         };
         self.done = 0;
         self.retries = 0;
+    }
+
+    /// The short way of most requests: does all of a read or write in one call. `false` if it is neither, or something is
+    /// left to do: [`operation`](Self::operation) tells what. After an error that is all of it once more, and finds the error again.
+    pub(super) fn transfer_at_once(
+        &mut self,
+        vectors: &mut Vectors,
+        memory: &GuestMemoryMmap,
+        file: BorrowedFd<'_>,
+    ) -> bool {
+        let (result, length) = match self.request {
+            Some(Request::Read { offset, length }) => {
+                (vectors.read_at(memory, &self.data, file, offset), length)
+            }
+            Some(Request::Write { offset, length }) => {
+                (vectors.write_at(memory, &self.data, file, offset), length)
+            }
+            _ => return false,
+        };
+        // No more than was asked for.
+        self.done = result.map_or(0, |count| count as u32).min(length);
+        self.done == length && !self.sync
     }
 
     /// What the host has to do, and with which guest memory; none if it has nothing to do.

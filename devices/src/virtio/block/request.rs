@@ -55,8 +55,7 @@ impl Request {
     /// What `chain` asks for. Where its descriptors begin and end makes no difference (section 2.7.4.1).
     pub(super) fn parse(chain: &Chain, memory: &GuestMemoryMmap, bounds: Bounds) -> Result<Self, Refused> {
         let room = room(chain).ok_or(Refused::Unanswerable)?;
-        let header: [u8; HEADER] = chain.read(memory, 0).ok_or(IOERR)?;
-        let [kind, _reserved, low, high] = words(header);
+        let [kind, _reserved, low, high] = words(chain.read(memory, 0).ok_or(IOERR)?);
         let sector = u64::from(high) << 32 | u64::from(low);
         let sent = chain.readable_length() - HEADER;
         match kind {
@@ -137,7 +136,7 @@ impl Bounds {
 
     /// Offset and length in bytes of the one range that a request may have, and its flags.
     fn range(self, chain: &Chain, memory: &GuestMemoryMmap, sent: usize) -> Result<(u64, u32, u32), Refused> {
-        let range: [u8; RANGE] = chain.read(memory, HEADER).filter(|_| sent == RANGE).ok_or(IOERR)?;
+        let range = chain.read(memory, HEADER).filter(|_| sent == RANGE).ok_or(IOERR)?;
         let [low, high, sectors, flags] = words(range);
         let sector = u64::from(high) << 32 | u64::from(low);
         if sectors > MAX_RANGE_SECTORS || !self.hold(sector, sectors.into()) {
@@ -152,8 +151,7 @@ impl Bounds {
     }
 }
 
-/// Four little-endian words.
-fn words(bytes: [u8; 16]) -> [u32; 4] {
-    let all = u128::from_le_bytes(bytes);
+/// The four words, little-endian, that a header or a range has.
+fn words(all: u128) -> [u32; 4] {
     [0, 32, 64, 96].map(|shift| (all >> shift) as u32)
 }
