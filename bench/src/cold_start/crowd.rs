@@ -31,7 +31,7 @@ const AMONG: [usize; 4] = [0, 100, 300, 1000];
 const STARTS: usize = 10;
 /// What is left to the host, in MiB.
 const MARGIN_MIB: u64 = 2048;
-/// When the last of the largest crowd was ready, one entry for each round in which all were.
+/// When the last of the largest crowd was ready, one entry for each round; a failure where not all were.
 const LAST: &str = "request_to_last_ready_of_100";
 /// Whom a crowd of would take minutes, or most of the memory.
 const LEFT_OUT: [&str; 2] = ["qemu-microvm", "mote-devices"];
