@@ -149,12 +149,12 @@ fn fill(subject: &dyn Subject, limits: Limits, warden: &Warden) -> Result<Fillin
         available.push(headroom::available_kib()?);
     };
     let answered = subject.listens().then(|| answers(&mut machines));
-    let points: Vec<_> = available.iter().enumerate().map(|(n, &kib)| (n as f64, -(kib as f64))).collect();
     let (count, begun) = (machines.len() as f64, Instant::now());
     machines.iter_mut().for_each(Machine::kill);
     drop(machines);
     let ends = count / begun.elapsed().as_secs_f64();
-    Ok(Filling { available, stopped, answered, cost: Slope::of(&points), ends })
+    let cost = Slope::of_available(&available);
+    Ok(Filling { available, stopped, answered, cost, ends })
 }
 
 fn start(subject: &dyn Subject, job: &Job, warden: &Warden) -> Result<Machine, Failure> {

@@ -141,7 +141,6 @@ fn measure(
     let job = Job::new(Mode::Idle, warden.directory())?;
     headroom::settle()?;
     let (footprints, available) = footprints(subject, &job, machines, warden)?;
-    let points: Vec<_> = available.iter().enumerate().map(|(n, &kib)| (n as f64, -(kib as f64))).collect();
     let binary = fs::read(subject.executable())?;
     let of = |figure: fn(&Footprint) -> f64| footprints.iter().map(figure).collect();
     let series: [(_, _, Vec<f64>); 6] = [
@@ -160,7 +159,7 @@ fn measure(
             .into_iter()
             .filter_map(|(name, unit, samples)| Metric::of(name.into(), unit, samples))
             .collect(),
-        marginal: Slope::of(&points).map(|slope| (slope, points.len())),
+        marginal: Slope::of_available(&available).map(|slope| (slope, available.len())),
     })
 }
 
@@ -263,10 +262,7 @@ fn report(all: &[Findings]) -> String {
             figure("private_memory", |it| it.p99),
             figure("proportional_set_size", |it| it.p50),
             figure("page_tables", |it| it.p50),
-            findings
-                .marginal
-                .map(|(it, _)| format!("{:.0} ({:.0}..{:.0})", it.slope, it.low, it.high))
-                .unwrap_or_default(),
+            findings.marginal.map(|(slope, _)| slope.to_string()).unwrap_or_default(),
             figure("threads", |it| it.p99),
             figure("descriptors", |it| it.p99),
             figure("binary_size", |it| it.p50),

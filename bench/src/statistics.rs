@@ -1,5 +1,7 @@
 //! A few figures about many, and how far to trust a ratio.
 
+use std::fmt;
+
 use fastrand::Rng;
 use serde::Serialize;
 
@@ -117,7 +119,22 @@ pub struct Slope {
     pub high: f64,
 }
 
+impl fmt::Display for Slope {
+    /// In whole units.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { slope, low, high } = self;
+        write!(formatter, "{slope:.0} ({low:.0}..{high:.0})")
+    }
+}
+
 impl Slope {
+    /// What one more takes, where so much was `available` after each.
+    #[must_use]
+    pub fn of_available(available: &[u64]) -> Option<Self> {
+        let points = available.iter().enumerate().map(|(n, &left)| (n as f64, -(left as f64)));
+        Self::of(&points.collect::<Vec<_>>())
+    }
+
     /// The line of least squares; `None` with fewer than three points, or without two different x.
     #[must_use]
     pub fn of(points: &[(f64, f64)]) -> Option<Self> {
@@ -251,6 +268,8 @@ mod tests {
         let Slope { slope, low, high } = Slope::of(&noisy).unwrap();
         assert!(low < 860.0 && 860.0 < high && high - low < 20.0, "{slope} {low} {high}");
         assert_eq!(Slope::of(&line[..2]), None);
+        let price = Slope::of_available(&[1000, 900, 800, 700]).map(|slope| slope.to_string());
+        assert_eq!(price.as_deref(), Some("100 (100..100)"));
         assert_eq!(Slope::of(&[(1.0, 1.0); 5]), None);
     }
 

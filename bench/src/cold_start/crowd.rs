@@ -60,15 +60,15 @@ impl Crowds {
         }
     }
 
-    fn summary(&self, subject: &str, metric: &str) -> Option<Summary> {
+    fn p50(&self, subject: &str, metric: &str) -> Option<f64> {
         let series = self.series.iter().find(|it| it.subject == subject && it.metric == metric)?;
-        Summary::of(&series.samples.iter().copied().flatten().collect::<Vec<_>>())
+        Summary::of(&series.samples.iter().copied().flatten().collect::<Vec<_>>()).map(|it| it.p50)
     }
 
     /// A row for each phase, for each subject's starts at once, and for those among others.
     pub(super) fn text(&self) -> String {
         let cell = |subject: &str, metric: String| {
-            self.summary(subject, &metric).map(|it| format!("{:.3}", it.p50)).unwrap_or_default()
+            self.p50(subject, &metric).map(|ms| format!("{ms:.3}")).unwrap_or_default()
         };
         let mut rows: Vec<Vec<String>> = Vec::new();
         for phase in PHASES {

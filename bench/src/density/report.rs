@@ -19,7 +19,7 @@ const METRICS: [&str; AT_A_TIME.len()] =
 pub(super) fn fillings(subjects: &[Box<dyn Subject>], fillings: &[Filling]) -> String {
     let heads = ["subject", "live", "answered", "KiB each", "ends/s", "stopped"];
     let row = |(name, filling): (&'static str, &Filling)| {
-        let cost = filling.cost.map(|it| format!("{:.0} ({:.0}..{:.0})", it.slope, it.low, it.high));
+        let cost = filling.cost.map(|slope| slope.to_string());
         let answered =
             filling.answered.map_or_else(|| "not asked".to_owned(), |answered| answered.to_string());
         let live = filling.available.len().to_string();

@@ -223,7 +223,7 @@ fn holdings(all: &[Findings]) -> String {
         ["subject", "live", "processes", "private KiB", "PSS KiB", "host KiB for one more", "starts/s"];
     let row = |findings: &Findings| {
         let figure = |metric| findings.figure(metric, |it| it.p50);
-        let marginal = findings.marginal.map(|it| format!("{:.0} ({:.0}..{:.0})", it.slope, it.low, it.high));
+        let marginal = findings.marginal.map(|slope| slope.to_string());
         vec![
             findings.name.to_owned(),
             findings.live.to_string(),

@@ -46,8 +46,7 @@ fn look_at(contender: &Contender<'_>, live: usize, findings: &mut Findings) -> R
         available.push(headroom::available_kib().map_err(Failure::Prepare)?);
     }
     findings.push(Metric::Rate, 0, live as f64 / begun.elapsed().as_secs_f64());
-    let points: Vec<_> = available.iter().enumerate().map(|(n, &kib)| (n as f64, -(kib as f64))).collect();
-    findings.marginal = Slope::of(&points);
+    findings.marginal = Slope::of_available(&available);
     thread::sleep(SETTLE);
     match host {
         // All are in one process: each holds its share of what that has more than before.
